@@ -1,0 +1,68 @@
+# `make` alone lists the targets. Each sets up what it needs; PYTHON= picks another interpreter.
+VENV ?= .venv
+BIN := $(VENV)/bin
+DISTRIBUTIONS := fhe_core fhe_ops_std fhe_ops_contrib
+EDITABLES := -e 'fhe_core[concrete]' -e fhe_ops_std -e fhe_ops_contrib
+READY := $(VENV)/.ready
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# concrete-python has wheels for these versions only.
+SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3; do \
+	$$python -c '$(SUPPORTED)' 2>/dev/null && echo $$python && break; done)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint bench docs dist constraints clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+setup: $(READY)  ## make .venv with the three distributions and all tools
+
+# pip before 25.1 has no --group, before 25.3 no --build-constraint: upgrade it first.
+$(READY): constraints.txt pyproject.toml $(DISTRIBUTIONS:%=%/pyproject.toml)
+	@'$(or $(PYTHON),none)' -c '$(SUPPORTED)' 2>/dev/null || { \
+		echo "CPython 3.10, 3.11 or 3.12 is needed: make setup PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@echo "Installing into $(VENV): a few minutes, once."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq -c constraints.txt --upgrade pip
+	@$(BIN)/python -m pip install -qq -c constraints.txt --build-constraint constraints.txt \
+		$(EDITABLES) --group dev
+	@touch $@
+
+demo: setup  ## classify handwritten digits under encryption, end to end
+	@$(BIN)/python docs/examples/digits/demo.py
+
+test: lint  ## lint, then all tests with coverage
+	$(BIN)/python -m pytest --cov --cov-report=
+
+lint: setup  ## formatting, style and types
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+
+bench: setup  ## measure what the project promises
+	@set -e; for bench in tests/benchmarks/bench_*.py; do $(BIN)/python $$bench; done
+
+docs: setup  ## write the tables of operators in docs/
+	@mkdir -p build
+	@{ echo '# Operators'; echo; $(BIN)/fhe-ops list --format md; } >build/operators.md
+	@mv build/operators.md docs/operators.md
+
+dist: setup  ## wheels and source archives of the three distributions, in dist/
+	@for source in $(DISTRIBUTIONS); do \
+		$(BIN)/python -m build --no-isolation --outdir dist $$source || exit; done
+
+# torch is the one version that is chosen, not resolved: it is the build to use here.
+constraints:  ## resolve the newest versions afresh, into constraints.txt
+	@$(PYTHON) -m venv --clear build/pins
+	@build/pins/bin/python -m pip install -qq --upgrade pip
+	@build/pins/bin/python -m pip install -qq torch==2.13.0 $(EDITABLES) --group dev
+	@build/pins/bin/python .ci/pins.py >build/constraints.txt
+	@mv build/constraints.txt constraints.txt
+	@rm -rf build/pins
+
+clean:  ## remove the environment and everything built
+	rm -rf $(VENV) build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

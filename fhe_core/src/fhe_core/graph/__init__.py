@@ -1,0 +1,26 @@
+"""The ONNX model: loaded, read, checked, cleaned, and run in float.
+
+Data flows through the files in this order: ``loading`` (a file to a checked ``ModelProto``),
+``reading`` (to the plain dataclasses of ``ir``), ``steps`` (each node with what implements it),
+``folding``, ``schedule`` (slots and releases), ``runner``. ``support`` and ``simplify`` stand
+beside.
+"""
+
+from fhe_core.graph.model import Graph, Node, ValueInfo, load_model, read_graph
+from fhe_core.graph.runner import NumpyModule
+from fhe_core.graph.simplify import simplify
+from fhe_core.graph.support import NodeSupport, Problem, SupportReport, check
+
+__all__ = [
+    "Graph",
+    "Node",
+    "NodeSupport",
+    "NumpyModule",
+    "Problem",
+    "SupportReport",
+    "ValueInfo",
+    "check",
+    "load_model",
+    "read_graph",
+    "simplify",
+]

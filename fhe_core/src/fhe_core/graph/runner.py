@@ -1,0 +1,162 @@
+"""NumpyModule: an ONNX model run in float, on NumPy alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import onnx
+
+from fhe_core.errors import FheError, InputError, UnsupportedOpError
+from fhe_core.graph.folding import fold_constants
+from fhe_core.graph.inputs import gather, prepare, suggestion
+from fhe_core.graph.ir import Graph, Node
+from fhe_core.graph.model import load_model, read_graph
+from fhe_core.graph.schedule import Schedule, release
+from fhe_core.graph.steps import Resolver, Step, resolve_step
+from fhe_core.registry import get_registry
+
+
+class NumpyModule:
+    """An ONNX model as a function of NumPy arrays.
+
+    Each node is resolved once, constants are folded once, and every intermediate tensor is let go
+    after its last use. A module keeps no state between calls: several threads may share it.
+
+    Args:
+        model: a path, bytes, ``onnx.ModelProto`` or ``Graph``.
+        registry: where operators come from; the installed packs by default.
+
+    Attributes:
+        graph: the model as read.
+        steps: every node with what implements it, in order.
+        folded: all constant arrays by name, initializers and what depends on them alone; read-only.
+
+    Raises:
+        ModelError: the model cannot be read, is invalid, or has a node that does not fit its
+            implementation, or that fails on constants.
+        UnsupportedOpError: no installed pack implements an op; all such nodes are named.
+
+    Example:
+        >>> net = NumpyModule("model.onnx")                   # doctest: +SKIP
+        >>> net(np.zeros((5, 64), np.float32)).shape          # doctest: +SKIP
+        (5, 10)
+    """
+
+    graph: Graph
+    steps: tuple[Step, ...]
+    folded: Mapping[str, Any]
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | bytes | onnx.ModelProto | Graph,
+        *,
+        registry: Resolver | None = None,
+    ) -> None:
+        self.graph = model if isinstance(model, Graph) else read_graph(load_model(model))
+        self.steps = _resolved(self.graph, get_registry() if registry is None else registry)
+        self.folded, errors = fold_constants(self.steps, self.graph.constants)
+        for error in errors:
+            raise error
+        self._outputs = self._schedule(self.graph.output_names)
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The names of the inputs, in order."""
+        return self.graph.input_names
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The names of the outputs, in order."""
+        return self.graph.output_names
+
+    def __call__(self, /, *arrays: Any, **named: Any) -> Any:
+        """Run the model.
+
+        Args:
+            arrays: the inputs by position.
+            named: the inputs by name. Floats of any width, integers and booleans are converted to
+                a declared float, integers to a declared integer if their values fit. NaN and
+                infinity pass through.
+
+        Returns:
+            One array, or a tuple where the model has several outputs; the caller's own to change. A
+            string tensor is an array of objects, a sequence a list, a map a dict.
+
+        Raises:
+            InputError: an input is missing, unknown, or of another type or shape; or an
+                implementation failed on it.
+        """
+        arrays_in = prepare(self.graph.inputs, gather(self.graph.inputs, arrays, named))
+        outputs = release(self._outputs.run(arrays_in))
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def run(
+        self, feeds: Mapping[str, Any], *, fetch: Iterable[str] | None = None
+    ) -> dict[str, Any]:
+        """Run what is needed for some tensors.
+
+        Args:
+            feeds: every input by name.
+            fetch: names of any tensors, intermediate ones, inputs and constants included; the
+                outputs by default.
+
+        Returns:
+            The tensors by name, in the order of ``fetch``; the caller's own to change.
+
+        Raises:
+            InputError: as for a call, or a tensor that the model does not have.
+        """
+        names = self.output_names if fetch is None else tuple(dict.fromkeys(fetch))
+        schedule = self._outputs if names == self.output_names else self._schedule(names)
+        values = schedule.run(prepare(self.graph.inputs, feeds))
+        return dict(zip(names, release(values), strict=True))
+
+    def _schedule(self, fetch: Sequence[str]) -> Schedule:
+        known = {*self.input_names, *self.folded}
+        known.update(name for step in self.steps for name in step.node.writes)
+        for name in fetch:
+            if name not in known:
+                raise InputError(
+                    f"the model has no tensor named {name!r}",
+                    fix=suggestion(name, known) or "use a name from the graph's nodes",
+                )
+        return Schedule(self.steps, self.input_names, self.folded, fetch)
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"{info.name}: {info}" for info in self.graph.inputs)
+        return (
+            f"<NumpyModule ({inputs}) -> ({', '.join(self.output_names)}), {len(self.steps)} nodes>"
+        )
+
+
+def _resolved(graph: Graph, registry: Resolver) -> tuple[Step, ...]:
+    steps: list[Step] = []
+    failures: list[tuple[Node, FheError]] = []
+    for node in graph.nodes:
+        step, errors = resolve_step(node, registry)
+        failures += [(node, error) for error in errors]
+        if step is not None:
+            steps.append(step)
+    unsupported = [error for _, error in failures if isinstance(error, UnsupportedOpError)]
+    if len(unsupported) > 1:
+        raise _all_unsupported(unsupported)
+    for error in (*unsupported, *(error for _, error in failures)):
+        raise error
+    return tuple(steps)
+
+
+def _all_unsupported(errors: Sequence[FheError]) -> UnsupportedOpError:
+    """One error that names each node, those of one op together."""
+    nodes: dict[tuple[str, str], list[str]] = {}
+    for error in errors:
+        op = str(replace(error.where, node=None))
+        nodes.setdefault((op, error.problem), []).append(repr(error.where.node))
+    lines = [f"{', '.join(names)} ({op}): {problem}" for (op, problem), names in nodes.items()]
+    fixes = dict.fromkeys(error.fix for error in errors if error.fix)
+    return UnsupportedOpError(
+        f"{len(errors)} nodes cannot run: {'; '.join(lines)}",
+        fix="; ".join(fixes) or None,
+    )

@@ -1,0 +1,210 @@
+"""Each node of a graph with what implements it: resolved, its attributes bound, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fhe_core.errors import FheError, ModelError, UnsupportedOpError
+from fhe_core.graph.ir import Graph, Node
+from fhe_core.registry import OpSignature, OpSpec
+from fhe_core.registry.signature import REQUIRED
+
+
+class Resolver(Protocol):
+    """What this package needs of a registry."""
+
+    def resolve(self, op_type: str, domain: str = "", *, opset: int) -> OpSpec:
+        """The operator's spec, or an UnsupportedOpError."""
+
+
+@dataclass(frozen=True, eq=False)
+class Body:
+    """A subgraph in an attribute, resolved."""
+
+    graph: Graph
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A node that can run.
+
+    Args:
+        node: the node.
+        spec: what the registry says of its operator at its opset.
+        impl: the NumPy function, ``impl(*inputs, **attributes)``.
+        attributes: the node's own, subgraphs aside; for the others the function has defaults.
+        bodies: the subgraphs by attribute name; ``impl`` receives each as a callable (arrays in, a
+            tuple of arrays out), or a tuple of them where the attribute is a list.
+    """
+
+    node: Node
+    spec: OpSpec
+    impl: Callable[..., Any]
+    attributes: Mapping[str, Any]
+    bodies: Mapping[str, Body | tuple[Body, ...]]
+
+    @property
+    def all_bodies(self) -> tuple[Body, ...]:
+        """The subgraphs in one tuple."""
+        return tuple(
+            body
+            for item in self.bodies.values()
+            for body in (item if isinstance(item, tuple) else (item,))
+        )
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether equal inputs give equal outputs: only then may the node be folded or merged.
+
+        ONNX gives a ``seed`` to every operator that draws random numbers, and to no other.
+        """
+        signature = self.spec.signature
+        return (signature is None or "seed" not in signature.attributes) and all(
+            step.deterministic for body in self.all_bodies for step in body.steps
+        )
+
+
+def resolve_step(node: Node, registry: Resolver) -> tuple[Step | None, list[FheError]]:
+    """The node's step, or everything that keeps it from running."""
+    try:
+        spec = registry.resolve(node.op_type, domain=node.domain, opset=node.opset)
+    except UnsupportedOpError as error:
+        return None, [at_node(error, node, None)]
+    if spec.impl is None:
+        return None, [
+            UnsupportedOpError(
+                "the op has a quantized form but no NumPy implementation",
+                where=node.where(spec.quantized_pack),
+                fix="install a pack that implements it, or register an impl for it",
+            )
+        ]
+    errors: list[FheError] = []
+    if spec.signature is not None:
+        errors += binding_errors(node, spec.signature, spec.impl_pack)
+    attributes: dict[str, Any] = {}
+    bodies: dict[str, Body | tuple[Body, ...]] = {}
+    for name, value in node.attributes.items():
+        if isinstance(value, Graph):
+            bodies[name] = _resolve_body(value, registry, errors)
+        elif isinstance(value, tuple) and value and isinstance(value[0], Graph):
+            bodies[name] = tuple(_resolve_body(item, registry, errors) for item in value)
+        else:
+            attributes[name] = value
+    if errors:
+        return None, errors
+    return Step(node, spec, spec.impl, attributes, bodies), []
+
+
+def _resolve_body(graph: Graph, registry: Resolver, errors: list[FheError]) -> Body:
+    steps = []
+    for node in graph.nodes:
+        step, found = resolve_step(node, registry)
+        errors += found
+        if step is not None:
+            steps.append(step)
+    return Body(graph, tuple(steps))
+
+
+def at_node(error: FheError, node: Node, pack: str | None) -> FheError:
+    """The error with its node filled in, and the pack if the error names none."""
+    where = node.where(error.where.pack or pack)
+    return type(error)(
+        error.problem, where=where, expected=error.expected, got=error.got, fix=error.fix
+    )
+
+
+def binding_errors(node: Node, signature: OpSignature, pack: str | None) -> list[ModelError]:
+    """Everything in which the node does not fit the implementation's signature."""
+    return [
+        ModelError(problem, where=node.where(pack), expected=expected, got=got, fix=fix)
+        for problem, expected, got, fix in (
+            *_input_misfits(node, signature),
+            *_attribute_misfits(node, signature),
+        )
+    ]
+
+
+_Misfit = tuple[str, str, str, str]
+
+
+def _input_misfits(node: Node, signature: OpSignature) -> Iterator[_Misfit]:
+    names = signature.input_names
+    if signature.variadic is None and len(node.inputs) > len(names):
+        yield (
+            f"the node has {len(node.inputs)} inputs",
+            f"at most {len(names)}: {', '.join(names) or 'none'}",
+            ", ".join(repr(name) for name in node.inputs),
+            "remove the inputs that the op does not have",
+        )
+    missing = [
+        name
+        for i, name in enumerate(signature.inputs)
+        if i >= len(node.inputs) or not node.inputs[i]
+    ]
+    if missing:
+        yield (
+            f"the required input {', '.join(missing)} is missing",
+            f"the inputs {', '.join(signature.inputs)}",
+            ", ".join(repr(name) for name in node.inputs) or "no inputs",
+            "connect the missing input",
+        )
+
+
+def _attribute_misfits(node: Node, signature: OpSignature) -> Iterator[_Misfit]:
+    known = signature.attributes
+    listed = f"the attributes {', '.join(known)}" if known else "no attributes"
+    for name, value in node.attributes.items():
+        if name not in known:
+            yield (
+                f"the attribute {name!r} is unknown to the implementation",
+                listed,
+                f"{name} = {_shown(value)}",
+                "remove the attribute, or install a pack whose implementation has it",
+            )
+        elif not _fits(value, known[name]):
+            yield (
+                f"the attribute {name!r} has the wrong type",
+                f"{_kind(known[name])}, as in its default {known[name]!r}",
+                f"{_kind(value)} {_shown(value)}",
+                "correct the attribute",
+            )
+    for name, default in known.items():
+        if default is REQUIRED and name not in node.attributes:
+            yield (
+                f"the required attribute {name!r} is missing",
+                listed,
+                f"the attributes {', '.join(node.attributes)}" if node.attributes else "none",
+                "set the attribute",
+            )
+
+
+# ONNX has one type for integers and booleans, and exporters write whole floats as integers.
+_KINDS: tuple[tuple[str, tuple[type, ...], tuple[type, ...]], ...] = (
+    ("an integer", (bool, int), (int,)),
+    ("a float", (float,), (float, int)),
+    ("a string", (str,), (str,)),
+    ("a list", (tuple, list), (tuple,)),
+)
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether a value may stand for a default; a default that says nothing of types takes all."""
+    return next(
+        (isinstance(value, taken) for _, types, taken in _KINDS if isinstance(default, types)), True
+    )
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Graph):
+        return "a graph"
+    return next((kind for kind, types, _ in _KINDS if isinstance(value, types)), "a tensor")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Graph):
+        return f"graph {value.name!r}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 40 else f"{text[:37]}..."

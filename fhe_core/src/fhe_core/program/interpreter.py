@@ -1,0 +1,247 @@
+"""Runs an integer program on whole batches in NumPy.
+
+Two of the three readers of a program are here. The clear reader computes what the circuit computes,
+exactly: accumulators that leave their width wrap as they do under encryption. The simulating reader adds
+the noise of approximate rounding.
+
+Integers are held in float32 where every partial sum stays below 2^24 and in float64 below 2^53, because
+BLAS multiplies those, and float arithmetic on such integers is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fhe_core.program.nodes import BATCH, Node, evaluate
+from fhe_core.program.program import Program
+from fhe_core.program.rules import RULES, Interval
+
+Array = NDArray[Any]
+Step = Callable[[list[Any], int, "Noise | None"], Array]
+
+#: Samples that go through the program at a time: enough for BLAS, few enough for the cache.
+CHUNK = 2048
+
+
+class Noise:
+    """The error that approximate rounding makes before it takes the nearest level.
+
+    An accumulator a of which l bits are dropped goes to floor(a / 2^l + 1/2 + 2^-(l+1) + s N(0, 1)).
+    A look-up fails when the noise of its input exceeds half a level, with probability ``p_error``, which
+    determines s = 0.5 / PPF(1 - p_error / 2), whatever the width. Measured on 15,360 encrypted samples.
+    """
+
+    def __init__(self, p_error: float, seed: int | np.random.SeedSequence) -> None:
+        self.scale = np.float32(-0.5 / NormalDist().inv_cdf(p_error / 2))
+        self.generator = np.random.default_rng(seed)
+
+    def __call__(self, shape: tuple[int, ...]) -> Array:
+        noise: Array = self.generator.standard_normal(shape, dtype=np.float32)
+        noise *= self.scale
+        return noise
+
+
+class Interpreter:
+    """A program prepared for running: constants converted, tables laid out.
+
+    Call it with an integer array for each input node's name, all with one batch size; it gives an int64
+    array for each output.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        slots = {id(node): i for i, node in enumerate(program.nodes)}
+        self._inputs = {node.name: slots[id(node)] for node in program.inputs}
+        self._outputs = [slots[id(node)] for node in program.outputs]
+        self._wraps = [_wrap_output(node) for node in program.outputs]
+        self._dtypes = _dtypes(program.nodes)
+        self._steps: list[tuple[int, Step]] = [
+            (slots[id(node)], _step(node, [slots[id(n)] for n in node.inputs], self._dtypes))
+            for node in program.nodes
+            if node.op != "input"
+        ]
+        self._release = self._last_uses(slots)
+
+    def _last_uses(self, slots: Mapping[int, int]) -> list[list[int]]:
+        last = {slots[id(n)]: i for i, n in enumerate(self.program.nodes)}
+        steps = [n for n in self.program.nodes if n.op != "input"]
+        for i, node in enumerate(steps):
+            for source in node.inputs:
+                last[slots[id(source)]] = i
+        release: list[list[int]] = [[] for _ in steps]
+        for slot, step in last.items():
+            if slot not in self._outputs and step < len(steps):
+                release[step].append(slot)
+        return release
+
+    def __call__(self, inputs: Mapping[str, Array], noise: Noise | None = None) -> list[Array]:
+        batch = len(next(iter(inputs.values())))
+        if batch <= CHUNK:
+            return self._run(inputs, noise)
+        parts = [
+            self._run({name: array[i : i + CHUNK] for name, array in inputs.items()}, noise)
+            for i in range(0, batch, CHUNK)
+        ]
+        axes = [node.shape.index(BATCH) for node in self.program.outputs]
+        return [np.concatenate(p, axis=a) for p, a in zip(zip(*parts, strict=True), axes, strict=True)]
+
+    def _run(self, inputs: Mapping[str, Array], noise: Noise | None) -> list[Array]:
+        values: list[Any] = [None] * len(self.program.nodes)
+        for node in self.program.inputs:
+            slot = self._inputs[node.name]
+            values[slot] = inputs[node.name].astype(self._dtypes[id(node)])
+        batch = len(next(iter(inputs.values())))
+        for (slot, step), release in zip(self._steps, self._release, strict=True):
+            values[slot] = step(values, batch, noise)
+            for unused in release:
+                if unused != slot:
+                    values[unused] = None
+        return [
+            wrap(values[slot]) for slot, wrap in zip(self._outputs, self._wraps, strict=True)
+        ]
+
+
+def _dtypes(nodes: Sequence[Node]) -> dict[int, np.dtype[Any]]:
+    """The dtype in which each node is computed: one that is exact for all of its partial sums."""
+    chosen: dict[int, np.dtype[Any]] = {}
+    intervals: dict[int, Interval] = {}
+    for node in nodes:
+        if node.op in RULES:
+            rule = RULES[node.op]
+            absolute = dict(node.attributes)
+            for name in ("weights", "factor", "offset", "value"):
+                if name in absolute:
+                    absolute[name] = np.abs(absolute[name])
+            # Magnitudes add up: a bound on every partial sum, in any order.
+            op = "add" if node.op == "subtract" else node.op
+            ends = [intervals[id(source)] for source in node.inputs]
+            if op == "negative":
+                magnitude = ends[0][1]
+            else:
+                magnitude = (RULES[op] if op != node.op else rule).interval(ends, absolute)[1]
+        else:
+            magnitude = np.maximum(np.abs(node.low), np.abs(node.high))
+            if node.op == "round":
+                magnitude = np.maximum(magnitude, intervals[id(node.inputs[0])][1])
+        intervals[id(node)] = (magnitude, magnitude)
+        top = int(np.max(magnitude, initial=0)) + 1
+        sources = [chosen[id(source)] for source in node.inputs if node.op != "lookup"]
+        own = np.float32 if top < 2**24 else np.float64 if top < 2**53 else np.int64
+        chosen[id(node)] = np.result_type(np.dtype(own), *sources)
+    return chosen
+
+
+def _step(node: Node, inputs: list[int], dtypes: Mapping[int, np.dtype[Any]]) -> Step:
+    if node.op == "round":
+        return _round_step(node, inputs[0])
+    if node.op == "lookup":
+        return _lookup_step(node, inputs[0], dtypes[id(node)])
+    evaluate_rule = RULES[node.op].evaluate
+    dtype = dtypes[id(node)]
+    attributes = dict(node.attributes)
+    for name in ("weights", "factor", "offset", "value"):
+        if name in attributes:
+            attributes[name] = attributes[name].astype(dtype)
+
+    def step(values: list[Any], batch: int, noise: Noise | None) -> Array:
+        arrays = [values[i] for i in inputs]
+        arrays = [a if a.dtype == dtype else a.astype(dtype) for a in arrays]
+        return evaluate_rule(arrays, attributes, batch)
+
+    return step
+
+
+def _round_step(node: Node, source: int) -> Step:
+    dropped = node.attributes["dropped"]
+    exact = node.attributes["exact"]
+    scale = 2.0**-dropped
+    # Exact rounding takes ties up; approximate rounding has its levels' edges half a unit lower.
+    offset = 0.5 if exact else 0.5 + 2.0 ** -(dropped + 1)
+
+    def step(values: list[Any], batch: int, noise: Noise | None) -> Array:
+        x = values[source]
+        levels = x * x.dtype.type(scale) if x.dtype.kind == "f" else x * scale
+        levels += levels.dtype.type(offset)
+        if noise is not None and not exact:
+            levels += noise(levels.shape)
+        return np.floor(levels, out=levels)
+
+    return step
+
+
+def _lookup_step(node: Node, source: int, dtype: np.dtype[Any]) -> Step:
+    tables = node.attributes["tables"]
+    count, length = tables.shape
+    first = node.attributes["first"]
+    flat = tables.astype(dtype).reshape(-1)
+    starts = (node.attributes["which"] * length).astype(np.intp) if count > 1 else None
+
+    def step(values: list[Any], batch: int, noise: Noise | None) -> Array:
+        index = values[source].astype(np.intp)
+        if first:
+            index -= first
+        if index.size and (int(index.min()) < 0 or int(index.max()) >= length):
+            # Beyond the width the padding bit flips, and the circuit returns minus the wrapped entry.
+            turns = index // length
+            index -= turns * length
+            sign = (1 - 2 * (turns & 1)).astype(dtype)
+            if starts is not None:
+                index += starts
+            return np.take(flat, index) * sign
+        if starts is not None:
+            index += starts
+        return np.take(flat, index)
+
+    return step
+
+
+def _wrap_output(node: Node) -> Callable[[Array], Array]:
+    """Decryption of a linear output: its width and the padding bit are there, what is beyond wraps."""
+    span = 1 << (node.width + 1)
+    least = -(span // 2) if node.signed else 0
+
+    def wrap(x: Array) -> Array:
+        x = x.astype(np.int64)
+        if x.size and (int(x.min()) < least or int(x.max()) >= least + span):
+            x = (x - least) % span + least
+        return x
+
+    return wrap
+
+
+def recorded_values(outputs: Sequence[Node], inputs: Mapping[str, Array]) -> dict[int, Array]:
+    """Every integer tensor of a recorded program that has no tables yet, by ``id``, on a batch.
+
+    Float groups are evaluated as they were written, without rounding: what the planner measures.
+    """
+    batch = len(next(iter(inputs.values())))
+    values: dict[int, Array] = {}
+    for node in Program.of(outputs).nodes:
+        if node.op == "input":
+            values[id(node)] = inputs[node.name]
+        elif node.op == "lookup":
+            values[id(node)] = _evaluate_group(node, values, batch)
+        else:
+            arrays = [values[id(source)].astype(np.float64) for source in node.inputs]
+            result = RULES[node.op].evaluate(arrays, node.attributes, batch)
+            values[id(node)] = result
+    return values
+
+
+def _evaluate_group(node: Node, values: Mapping[int, Array], batch: int) -> Array:
+    call, root = node.attributes["call"], node.attributes["root"]
+    result = np.asarray(evaluate(call, {id(root): values[id(root)].astype(np.int64)}, batch))
+    inverse = node.attributes["inverse"]
+    if inverse is not None:
+        axis = call.shape.index(BATCH)
+        shape = tuple(batch if n == BATCH else n for n in node.shape)
+        into = node.shape.index(BATCH)
+        flat = np.moveaxis(result, axis, 0).reshape(batch, -1)[:, inverse]
+        rest = shape[:into] + shape[into + 1 :]
+        result = np.moveaxis(flat.reshape(batch, *rest), 0, into)
+    return result.astype(np.float64)

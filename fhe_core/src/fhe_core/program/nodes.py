@@ -1,0 +1,214 @@
+"""The vocabulary of integer programs, and of the float calls that surround them.
+
+Three kinds of value exist while a model is recorded:
+
+- a ``Node`` is an integer tensor of the circuit;
+- a ``HostInput`` is a float tensor that the client holds before encryption;
+- a ``Call`` is a NumPy function of those, not yet evaluated. Calls between an integer tensor and the
+  next quantization become one look-up; calls before the first quantization and after the last integer
+  tensor run on the client.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fhe_core.errors import Where
+
+#: Stands for the batch size in every shape of a recorded program. A Mersenne prime: no real dimension
+#: equals it, and a product with another dimension is recognisably not the batch alone.
+BATCH = 2**31 - 1
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The ONNX node whose ``q_impl`` is being recorded. ``output`` is its first output's name."""
+
+    output: str
+    where: Where
+
+
+_origin: ContextVar[Origin | None] = ContextVar("fhe_core_origin", default=None)
+
+
+@contextlib.contextmanager
+def recording(origin: Origin) -> Iterator[None]:
+    """Attribute all nodes and calls recorded in the body to ``origin``."""
+    token = _origin.set(origin)
+    try:
+        yield
+    finally:
+        _origin.reset(token)
+
+
+def current_origin() -> Origin | None:
+    return _origin.get()
+
+
+@dataclass(eq=False)
+class Node:
+    """One integer tensor of the program.
+
+    Attributes:
+        op: a name of the vocabulary, a key of ``rules.RULES``.
+        inputs: the integer tensors that it reads.
+        shape: with ``BATCH`` for the batch dimension.
+        attributes: constants (arrays, axes, tables).
+        low, high: bounds that hold for every input the client can encrypt, int64 arrays that broadcast to
+            ``shape`` with the batch dimension 1.
+        name: the accumulator's name in the plan, given to nodes that a look-up or an output reads.
+        width: bits that the circuit gives it, padding bit apart; 0 until ``widths`` has decided.
+        signed: whether the circuit encodes it in two's complement.
+    """
+
+    op: str
+    inputs: tuple[Node, ...]
+    shape: Shape
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+    attributes: dict[str, Any] = field(default_factory=dict)
+    origin: Origin | None = field(default_factory=current_origin)
+    name: str = ""
+    width: int = 0
+    signed: bool = False
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        return int(self.low.min(initial=0)), int(self.high.max(initial=0))
+
+    @property
+    def where(self) -> Where:
+        return self.origin.where if self.origin else Where()
+
+
+@dataclass(eq=False)
+class HostInput:
+    """A model input as the client holds it, before encryption."""
+
+    name: str
+    shape: Shape
+    dtype: np.dtype[Any]
+    encrypted: bool = True
+
+
+@dataclass(eq=False)
+class Call:
+    """A NumPy function of recorded values, evaluated when a reader needs it.
+
+    ``layout`` marks functions that move elements without changing them, so that they can be replayed
+    on integers. ``arguments`` may hold recorded values anywhere inside lists and tuples.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    keywords: Mapping[str, Any]
+    shape: Shape
+    dtype: np.dtype[Any]
+    layout: bool = False
+    item: int | None = None  # which result, for functions that return several
+    origin: Origin | None = field(default_factory=current_origin)
+    materialized: Node | None = None
+    samples: dict[int, Any] = field(default_factory=dict)
+
+
+Value = Union[Node, HostInput, Call]
+Root = Union[Node, HostInput]
+
+
+def leaves(argument: Any) -> Iterator[Value]:
+    """The recorded values inside one argument of a call."""
+    if isinstance(argument, (Node, HostInput, Call)):
+        yield argument
+    elif isinstance(argument, (list, tuple)):
+        for part in argument:
+            yield from leaves(part)
+
+
+def operands(call: Call) -> list[Value]:
+    """The recorded values that a call reads, in order."""
+    found = [value for argument in call.arguments for value in leaves(argument)]
+    found += [value for argument in call.keywords.values() for value in leaves(argument)]
+    return found
+
+
+def predecessors(value: Value) -> Iterable[Value]:
+    if isinstance(value, Node):
+        return value.inputs
+    if isinstance(value, Call):
+        return operands(value)
+    return ()
+
+
+def ordered(values: Iterable[Value], *, stop_at_nodes: bool = False) -> list[Value]:
+    """All values that ``values`` depend on, each after its predecessors, themselves last.
+
+    With ``stop_at_nodes`` the walk does not go into what integer tensors depend on. Iterative, because
+    recorded programs are deeper than Python's stack.
+    """
+    done: dict[int, Value] = {}
+    stack: list[tuple[Value, bool]] = [(value, False) for value in reversed(list(values))]
+    while stack:
+        value, expanded = stack.pop()
+        if id(value) in done:
+            continue
+        if expanded or (stop_at_nodes and isinstance(value, Node)):
+            done[id(value)] = value
+            continue
+        stack.append((value, True))
+        stack.extend((p, False) for p in reversed(list(predecessors(value))) if id(p) not in done)
+    return list(done.values())
+
+
+def roots(value: Value) -> list[Root]:
+    """The integer tensors and host inputs that a value is a float function of."""
+    return [v for v in ordered([value], stop_at_nodes=True) if not isinstance(v, Call)]
+
+
+def with_batch(argument: Any, batch: int) -> Any:
+    """``argument`` with the symbolic batch size replaced by ``batch``."""
+    if isinstance(argument, (int, np.integer)) and not isinstance(argument, (bool, np.bool_)):
+        return batch if argument == BATCH else argument
+    if isinstance(argument, slice):
+        return slice(*(with_batch(p, batch) for p in (argument.start, argument.stop, argument.step)))
+    if isinstance(argument, (list, tuple)):
+        return type(argument)(with_batch(part, batch) for part in argument)
+    return argument
+
+
+def evaluate(value: Value, known: dict[int, Any], batch: int) -> Any:
+    """The array that ``value`` is, given arrays for its roots by ``id`` in ``known``.
+
+    Results of intermediate calls are added to ``known``.
+
+    Raises:
+        KeyError: a root is missing.
+    """
+
+    def fill(argument: Any) -> Any:
+        if isinstance(argument, (Node, HostInput, Call)):
+            return known[id(argument)]
+        if isinstance(argument, (list, tuple)):
+            return type(argument)(fill(part) for part in argument)
+        return argument
+
+    for step in ordered([value], stop_at_nodes=True):
+        if id(step) in known or not isinstance(step, Call):
+            continue
+        arguments = fill(step.arguments)
+        keywords = {name: fill(argument) for name, argument in step.keywords.items()}
+        if step.layout:
+            arguments = tuple(with_batch(argument, batch) for argument in arguments)
+            keywords = {name: with_batch(argument, batch) for name, argument in keywords.items()}
+        with np.errstate(all="ignore"):
+            result = step.function(*arguments, **keywords)
+        known[id(step)] = result if step.item is None else result[step.item]
+    return known[id(value)]

@@ -1,0 +1,202 @@
+"""What NumPy lacks and a ``q_impl`` needs, on tensors and on ordinary integer arrays alike.
+
+Each function records the cheapest construction that was measured, out of the program's own vocabulary,
+so that every reader of a program understands it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fhe_core.errors import CompilationError
+from fhe_core.program.nodes import Node, current_origin
+from fhe_core.program.rules import convolve
+from fhe_core.program.tensor import Tensor, _node_of, call, expand_dims, node, pad
+
+__all__ = ["conv", "lookup", "matmul", "maximum", "minimum", "multiply", "relu", "windows"]
+
+
+def lookup(x: Any, function: Any, *, low: int, high: int) -> Any:
+    """An integer function of each element, as one table look-up.
+
+    Args:
+        x: integers.
+        function: from an integer array to an array of the same shape.
+        low, high: bounds of the result; values beyond are clipped.
+    """
+    if not isinstance(x, Tensor):
+        return np.clip(function(x), low, high).astype(np.int64)
+    result: Tensor = np.clip(call(function, x), low, high).astype(np.int64)
+    return result
+
+
+def relu(x: Any) -> Any:
+    """max(x, 0) of integers: one look-up."""
+    if not isinstance(x, Tensor):
+        return np.maximum(x, 0)
+    bounds = x.bounds
+    high = max(bounds[1], 0) if bounds else 0
+    return lookup(x, _positive_part, low=0, high=high)
+
+
+def _positive_part(x: Any) -> Any:
+    return np.maximum(x, 0)
+
+
+def maximum(a: Any, b: Any) -> Any:
+    """The larger of two encrypted integers: b + relu(a - b), one look-up on one more bit."""
+    return _between(b + relu(a - b), a, b, np.maximum)
+
+
+def minimum(a: Any, b: Any) -> Any:
+    """The smaller of two encrypted integers: b - relu(b - a), one look-up on one more bit."""
+    return _between(b - relu(b - a), a, b, np.minimum)
+
+
+def _between(result: Any, a: Any, b: Any, chosen: np.ufunc) -> Any:
+    """``result`` with the bounds of a choice between ``a`` and ``b``: intervals do not see that it is one."""
+    if isinstance(result, Tensor) and isinstance(result.value, Node):
+        first, second = (_node_of(x) for x in (a, b))
+        result.value.low = np.asarray(chosen(first.low, second.low))
+        result.value.high = np.asarray(chosen(first.high, second.high))
+    return result
+
+
+def multiply(a: Any, b: Any) -> Any:
+    """The product of two encrypted integers, exactly, by two look-ups.
+
+    floor((a + b)² / 4) - floor((a - b)² / 4) = a b, because a + b and a - b have one parity.
+    """
+    if a is b or (isinstance(a, Tensor) and isinstance(b, Tensor) and a.value is b.value):
+        return lookup(a, np.square, low=0, high=_largest_square(a))
+    total, difference = a + b, a - b
+    return _quarter_square(total) - _quarter_square(difference)
+
+
+def _largest_square(x: Any) -> int:
+    low, high = x.bounds if isinstance(x, Tensor) else (int(np.min(x)), int(np.max(x)))
+    return max(low * low, high * high)
+
+
+def _quarter_square(x: Any) -> Any:
+    return lookup(x, _floor_quarter_square, low=0, high=_largest_square(x) // 4)
+
+
+def _floor_quarter_square(x: Any) -> Any:
+    return np.square(x) // 4
+
+
+def matmul(a: Any, b: Any) -> Any:
+    """The matrix product of two encrypted tensors of at least two dimensions: a look-up pair a product."""
+    return multiply(expand_dims(a, -1), expand_dims(b, -3)).sum(axis=-2)
+
+
+def conv(
+    x: Any,
+    weights: Any,
+    *,
+    strides: Sequence[int],
+    pads: Sequence[tuple[int, int]],
+    dilations: Sequence[int],
+    group: int = 1,
+    pad_value: Any = 0,
+) -> Any:
+    """Cross-correlation of encrypted integers with clear weights, in one or two dimensions.
+
+    Args:
+        x: (N, C, W) or (N, C, H, W) integers.
+        weights: (M, C / group, kW) or (M, C / group, kH, kW) clear integers.
+        pads: (before, after) for each spatial dimension.
+        pad_value: the integer that stands for zero (a zero point), scalar or one for each channel.
+
+    Returns:
+        (N, M, oW) or (N, M, oH, oW).
+
+    Raises:
+        CompilationError: three spatial dimensions, which the FHE backend does not have.
+    """
+    weights = np.asarray(weights, dtype=np.int64)
+    spatial = weights.ndim - 2
+    if spatial not in (1, 2):
+        origin = current_origin()
+        raise CompilationError(
+            f"a convolution over {spatial} spatial dimensions cannot be encrypted",
+            where=origin.where if origin else None,
+            expected="one or two spatial dimensions",
+            fix="rewrite it with convolutions over at most two",
+        )
+    if any(before or after for before, after in pads):
+        widths = [(0, 0), (0, 0), *pads]
+        value = np.asarray(pad_value, dtype=np.int64)
+        x = _pad(x, widths, value.reshape(1, -1, *([1] * spatial)) if value.ndim else value)
+    strides, dilations = list(strides), list(dilations)
+    if spatial == 1:
+        flat = conv(
+            expand_dims(x, 2) if isinstance(x, Tensor) else np.expand_dims(x, 2),
+            weights[:, :, None, :],
+            strides=[1, *strides],
+            pads=[(0, 0), (0, 0)],
+            dilations=[1, *dilations],
+            group=group,
+        )
+        return flat[:, :, 0]
+    if not isinstance(x, Tensor):
+        return convolve(np.asarray(x), weights, strides, dilations, group)
+    height, width = (
+        (size - (kernel - 1) * dilation - 1) // stride + 1
+        for size, kernel, dilation, stride in zip(
+            x.shape[2:], weights.shape[2:], dilations, strides, strict=True
+        )
+    )
+    return node(
+        "conv",
+        x,
+        shape=(x.shape[0], weights.shape[0], height, width),
+        weights=weights,
+        strides=tuple(strides),
+        dilations=tuple(dilations),
+        group=group,
+    )
+
+
+def _pad(x: Any, widths: Any, value: Any) -> Any:
+    if isinstance(x, Tensor):
+        return pad(x, widths, constant_values=value)
+    shape = [n + sum(w) for n, w in zip(x.shape, widths, strict=True)]
+    padded = np.broadcast_to(value, shape).astype(x.dtype)
+    padded[tuple(slice(b, b + n) for n, (b, _) in zip(x.shape, widths, strict=True))] = x
+    return padded
+
+
+def windows(
+    x: Any,
+    kernel: Sequence[int],
+    *,
+    strides: Sequence[int],
+    dilations: Sequence[int],
+) -> list[Any]:
+    """The elements of each pooling window, as one strided view of ``x`` for each kernel position.
+
+    Args:
+        x: (N, C, ...), already padded.
+
+    Returns:
+        ``prod(kernel)`` tensors of shape (N, C, output...).
+    """
+    sizes = [
+        (n - (k - 1) * d - 1) // s + 1
+        for n, k, d, s in zip(x.shape[2:], kernel, dilations, strides, strict=True)
+    ]
+    views = []
+    for offset in np.ndindex(*kernel):
+        starts = [o * d for o, d in zip(offset, dilations, strict=True)]
+        key = tuple(
+            slice(b, b + (n - 1) * s + 1, s) for b, n, s in zip(starts, sizes, strides, strict=True)
+        )
+        views.append(x[(slice(None), slice(None), *key)])
+    return views
+
+

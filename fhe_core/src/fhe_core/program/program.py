@@ -1,0 +1,34 @@
+"""A whole integer program, ready to run: nodes in order, with widths and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fhe_core.program.nodes import Node, ordered
+
+
+@dataclass(frozen=True)
+class Program:
+    """The integer part of a compiled model.
+
+    Attributes:
+        nodes: each after its inputs.
+        outputs: the integer tensors that the client decrypts.
+    """
+
+    nodes: tuple[Node, ...]
+    outputs: tuple[Node, ...]
+
+    @classmethod
+    def of(cls, outputs: Iterable[Node]) -> Program:
+        outputs = tuple(outputs)
+        return cls(tuple(n for n in ordered(outputs) if isinstance(n, Node)), outputs)
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        return tuple(node for node in self.nodes if node.op == "input")
+
+    @property
+    def lookups(self) -> tuple[Node, ...]:
+        return tuple(node for node in self.nodes if node.op == "lookup")

@@ -1,0 +1,93 @@
+"""``QuantizedArray``: values together with the quantizer that turns them into integers and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fhe_core.program.tensor import Tensor
+from fhe_core.quantization.quantizers import (
+    QuantizationOptions,
+    QuantizationParameters,
+    QuantizationStats,
+    UniformQuantizer,
+)
+
+
+class QuantizedArray:
+    """Real values, their integers, and the quantizer between them. Both sides are computed when read.
+
+    While a model is compiled the values are ``Tensor``s: reading ``qvalues`` then ends the float
+    computation that led here, as one table look-up; reading ``values`` continues it.
+
+    Args:
+        n_bits: width of the integers.
+        values: real values, or integers where ``value_is_float`` is False.
+        value_is_float: which of the two ``values`` are.
+        options: how to choose parameters; unsigned affine by default.
+        stats: the range to represent; measured from ``values`` by default.
+        params: scale and zero point, instead of choosing them.
+    """
+
+    def __init__(
+        self,
+        n_bits: int,
+        values: Any,
+        value_is_float: bool = True,
+        options: QuantizationOptions | None = None,
+        stats: QuantizationStats | None = None,
+        params: QuantizationParameters | None = None,
+    ) -> None:
+        self.n_bits = n_bits
+        options = options or QuantizationOptions(n_bits)
+        if not isinstance(values, Tensor):
+            values = np.asarray(values)
+            if params is None and stats is None and value_is_float:
+                stats = QuantizationStats.of(values)
+        self._quantizer: UniformQuantizer | None = None
+        self._request = (options, stats, params)
+        self._values = values if value_is_float else None
+        self._qvalues = None if value_is_float else values
+
+    @property
+    def quantizer(self) -> UniformQuantizer:
+        """The quantizer, with ``scale`` and ``zero_point``."""
+        if self._quantizer is None:
+            options, stats, params = self._request
+            self._quantizer = UniformQuantizer(options, stats=stats, params=params)
+        return self._quantizer
+
+    @property
+    def values(self) -> Any:
+        """The real values; those that the integers stand for, where only integers were given."""
+        if self._values is None:
+            self._values = self.dequant()
+        return self._values
+
+    @property
+    def qvalues(self) -> Any:
+        """The integers (int64)."""
+        if self._qvalues is None:
+            self._qvalues = self.quant()
+        return self._qvalues
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether anything has asked for the integers."""
+        return self._qvalues is not None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        given = self._values if self._values is not None else self._qvalues
+        shape: tuple[int, ...] = given.shape  # type: ignore[union-attr]
+        return shape
+
+    def quant(self) -> Any:
+        return self.quantizer.quant(self._values)
+
+    def dequant(self) -> Any:
+        return self.quantizer.dequant(self._qvalues)
+
+    def __repr__(self) -> str:
+        return f"QuantizedArray({self.n_bits} bits, {self.shape})"

@@ -1,0 +1,214 @@
+"""Calibration: what the tensors of a model look like on real data.
+
+The float model runs over the data in batches; of each tensor its range, its mean for each element, and a
+seeded sample of its values are kept, never the tensor itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fhe_core.errors import CalibrationError, InputError
+from fhe_core.graph.inputs import gather, prepare_one
+from fhe_core.graph.ir import Graph, ValueInfo
+from fhe_core.graph.runner import NumpyModule
+from fhe_core.quantization.quantizers import QuantizationStats
+
+Array = NDArray[Any]
+
+BATCH_SIZE = 256
+_SAMPLE = 2**15
+
+
+def calibration_data(graph: Graph, given: Any) -> dict[str, Array]:
+    """The data by input name, checked.
+
+    Args:
+        given: an array, a tuple or list of arrays (one an input), or a dict by input name; the leading
+            dimension counts samples.
+
+    Raises:
+        CalibrationError: a wrong name, shape or dtype, no samples, NaN or infinity, or inputs with
+            different numbers of samples.
+    """
+    if isinstance(given, Mapping):
+        arrays: tuple[Any, ...] = ()
+        named = dict(given)
+    else:
+        arrays, named = (tuple(given) if isinstance(given, (tuple, list)) else (given,)), {}
+    try:
+        feeds = gather(graph.inputs, arrays, named)
+    except InputError as error:
+        raise _as_calibration(error) from error
+    names = graph.input_names
+    wrong = sorted(set(feeds) - set(names)) or [name for name in names if name not in feeds]
+    if wrong:
+        raise CalibrationError(
+            f"the calibration data and the inputs of the model differ at {', '.join(wrong)}",
+            expected=", ".join(names),
+            got=", ".join(feeds) or "nothing",
+            fix="give an array for each input, or a dict by input name",
+        )
+    data = {info.name: _checked(info, feeds[info.name]) for info in graph.inputs}
+    counts = {name: len(array) for name, array in data.items()}
+    if len(set(counts.values())) > 1:
+        raise CalibrationError(
+            "the inputs have different numbers of samples",
+            expected="as many samples for each input",
+            got=", ".join(f"{name}: {count}" for name, count in counts.items()),
+            fix="make the leading dimensions equal",
+        )
+    static = static_batch(graph)
+    if static and next(iter(counts.values())) % static:
+        raise CalibrationError(
+            f"the model has a static batch size of {static}, and the data has another multiple",
+            expected=f"a multiple of {static} samples",
+            got=str(next(iter(counts.values()))),
+            fix="drop samples, or export the model with a symbolic batch size",
+        )
+    return data
+
+
+def static_batch(graph: Graph) -> int | None:
+    """The batch size that the model was exported for, None where it is symbolic."""
+    sizes = {info.shape[0] for info in graph.inputs if info.shape}
+    numbers = [size for size in sizes if isinstance(size, int)]
+    return numbers[0] if len(numbers) == 1 and len(sizes) == 1 else None
+
+
+def _checked(info: ValueInfo, value: Any) -> Array:
+    try:
+        array = prepare_one(_free_batch(info), value)
+    except InputError as error:
+        raise _as_calibration(error) from error
+    if array.ndim == 0 or not len(array):
+        raise CalibrationError(
+            f"the calibration data for {info.name!r} has no samples",
+            expected="some hundred samples like those of later inference",
+            got=f"shape {array.shape}",
+            fix="give at least one sample",
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        first = int(np.argwhere(~np.isfinite(array))[0][0])
+        raise CalibrationError(
+            f"the calibration data for {info.name!r} holds NaN or infinity",
+            expected="finite numbers",
+            got=f"sample {first} and {int((~np.isfinite(array)).sum()) - 1} more values",
+            fix="remove or impute those samples",
+        )
+    return array
+
+
+def _free_batch(info: ValueInfo) -> ValueInfo:
+    shape = (None, *info.shape[1:]) if info.shape else info.shape
+    return ValueInfo(info.name, info.dtype, shape)
+
+
+def _as_calibration(error: InputError) -> CalibrationError:
+    return CalibrationError(
+        f"calibration data: {error.problem}",
+        where=error.where,
+        expected=error.expected,
+        got=error.got,
+        fix=error.fix,
+    )
+
+
+@dataclass
+class TensorStats:
+    """What calibration knows of one tensor.
+
+    Attributes:
+        minimum, maximum: over all samples and elements.
+        mean: for each element, shape of one sample (float64).
+        sample: seeded values, at most 2^15.
+    """
+
+    minimum: float
+    maximum: float
+    mean: Array
+    sample: Array
+
+    @property
+    def range(self) -> QuantizationStats:
+        return QuantizationStats(self.minimum, self.maximum)
+
+
+def batches(graph: Graph, data: Mapping[str, Array]) -> Iterable[dict[str, Array]]:
+    """The data in batches that the model can run."""
+    size = static_batch(graph) or BATCH_SIZE
+    count = len(next(iter(data.values())))
+    for start in range(0, count, size):
+        yield {name: array[start : start + size] for name, array in data.items()}
+
+
+def calibrate(
+    net: NumpyModule,
+    data: Mapping[str, Array],
+    names: Iterable[str],
+    *,
+    seed: int,
+    advance: Callable[[int], None] | None = None,
+) -> dict[str, TensorStats]:
+    """Statistics of the named tensors over all batches.
+
+    Args:
+        advance: told the number of samples of each finished batch.
+
+    Raises:
+        CalibrationError: a tensor of the float model is NaN or infinite on this data.
+    """
+    fetch = list(dict.fromkeys(names))
+    rng = np.random.default_rng(seed)
+    count = len(next(iter(data.values())))
+    running: dict[str, _Running] = {}
+    for feeds in batches(net.graph, data):
+        size = len(next(iter(feeds.values())))
+        for name, array in net.run(feeds, fetch=fetch).items():
+            if array.dtype.kind not in "fiub":
+                continue
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise CalibrationError(
+                    f"the float model computes NaN or infinity in {name!r} on the calibration data",
+                    expected="finite values",
+                    fix="check the model with NumpyModule on this data",
+                )
+            running.setdefault(name, _Running()).add(array, size / count, rng)
+        if advance:
+            advance(size)
+    return {name: entry.stats() for name, entry in running.items()}
+
+
+class _Running:
+    def __init__(self) -> None:
+        self.minimum, self.maximum = np.inf, -np.inf
+        self.mean: Any = 0.0
+        self.parts: list[Array] = []
+
+    def add(self, array: Array, weight: float, rng: np.random.Generator) -> None:
+        if not array.size:
+            return
+        self.minimum = min(self.minimum, float(array.min()))
+        self.maximum = max(self.maximum, float(array.max()))
+        if array.ndim:
+            mean = array.mean(axis=0, dtype=np.float64)
+            # A tensor whose leading dimension is not the batch changes shape with it: no mean then.
+            if np.shape(self.mean) in ((), mean.shape):
+                self.mean = self.mean + weight * mean
+        flat = array.reshape(-1)
+        budget = max(1, int(_SAMPLE * weight))
+        self.parts.append(rng.choice(flat, budget, replace=False) if flat.size > budget else flat)
+
+    def stats(self) -> TensorStats:
+        sample = np.concatenate(self.parts).astype(np.float64) if self.parts else np.zeros(1)
+        return TensorStats(
+            float(min(self.minimum, sample.min())),
+            float(max(self.maximum, sample.max())),
+            np.asarray(self.mean),
+            sample,
+        )

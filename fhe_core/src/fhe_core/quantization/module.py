@@ -1,0 +1,299 @@
+"""``QuantizedModule``: a model on integers, in the clear, simulated, or encrypted."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fhe_core.errors import CompilationError, InputError
+from fhe_core.graph.inputs import gather, prepare
+from fhe_core.graph.ir import ValueInfo
+from fhe_core.program.host import HostProgram
+from fhe_core.program.interpreter import Interpreter, Noise
+from fhe_core.program.program import Program
+from fhe_core.progress import Progress, progress_of
+from fhe_core.quantization.plan import Plan
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one encrypted inference costs.
+
+    Attributes:
+        complexity: Concrete's optimizer's measure; proportional to time.
+        pbs_count: table look-ups (programmable bootstraps).
+        max_bit_width: of the widest integer that a look-up reads or a linear op computes.
+        p_error: probability that one look-up is wrong.
+        global_p_error: probability that any look-up of one inference is.
+    """
+
+    complexity: float
+    pbs_count: int
+    max_bit_width: int
+    p_error: float
+    global_p_error: float
+
+
+class Circuit(Protocol):
+    """What a compiler hands to a ``QuantizedModule``: the same program, encrypted."""
+
+    def execute(self, inputs: Mapping[str, Array], progress: Progress) -> list[Array]:
+        """Encrypt, run and decrypt each sample; integers in, integers out, as ``Interpreter``."""
+
+    @property
+    def cost(self) -> Cost: ...
+
+
+@dataclass(frozen=True)
+class FusionRow:
+    """One line of the fusion table.
+
+    Attributes:
+        mode: ``float`` (part of a look-up), ``mixed`` (works on integers), ``client`` (before encryption
+            or after decryption).
+        group: the integer tensors that its inputs are computed from.
+    """
+
+    node: str
+    op: str
+    pack: str | None
+    mode: str
+    group: tuple[str, ...]
+
+
+class QuantizedModule:
+    """A quantized model. Made by ``quantize``, ``compile`` and ``load``.
+
+    Attributes:
+        input_infos: the model's inputs as declared.
+        output_names: the model's outputs.
+        encoder: from the model's inputs to the program's integers; runs on the client.
+        program: the integers in between.
+        decoder: from decrypted integers to the model's outputs; runs on the client.
+        plan: every parameter.
+        fusion: what became of each op.
+        input_ranges: calibrated (low, high) of each input; beyond them inputs saturate.
+        packs: name and version of the packs that supplied ops.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_infos: Sequence[ValueInfo],
+        output_names: Sequence[str],
+        encoder: HostProgram,
+        encoder_names: Sequence[str],
+        program: Program,
+        decoder: HostProgram,
+        plan: Plan,
+        fusion: Sequence[FusionRow],
+        input_ranges: Mapping[str, tuple[float, float]],
+        packs: Mapping[str, str],
+    ) -> None:
+        self.input_infos = tuple(input_infos)
+        self.output_names = tuple(output_names)
+        self.encoder = encoder
+        self.encoder_names = tuple(encoder_names)
+        self.program = program
+        self.decoder = decoder
+        self.plan = plan
+        self.fusion = tuple(fusion)
+        self.input_ranges = dict(input_ranges)
+        self.packs = dict(packs)
+        self.circuit: Circuit | None = None
+        #: How the plan was found: the candidates that a search looked at, best last.
+        self.search: tuple[Any, ...] = ()
+        self._interpreter = Interpreter(program)
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        return tuple(info.name for info in self.input_infos)
+
+    @property
+    def p_error(self) -> float:
+        return float(self.plan.settings.get("p_error", 2.0**-40))
+
+    @property
+    def cost(self) -> Cost:
+        """What one encrypted inference costs.
+
+        Raises:
+            CompilationError: the model was quantized and not compiled.
+        """
+        return self._compiled().cost
+
+    def _compiled(self) -> Circuit:
+        if self.circuit is None:
+            raise CompilationError(
+                "this model was quantized, and not compiled to a circuit",
+                fix="use fhe_core.compile, or fhe='simulate'",
+            )
+        return self.circuit
+
+    # -- inference
+
+    def __call__(self, *arrays: Any, **named: Any) -> Any:
+        """``forward`` in the clear."""
+        return self.forward(*arrays, fhe="disable", **named)
+
+    def forward(
+        self,
+        *arrays: Any,
+        fhe: str = "disable",
+        seed: int = 0,
+        out_of_range: str = "saturate",
+        progress: bool | Progress | None = None,
+        **named: Any,
+    ) -> Any:
+        """Run the model on a batch.
+
+        Args:
+            arrays: inputs by position, (samples, ...) each; or by name.
+            fhe: ``disable``: the circuit's integers, in the clear. ``simulate``: with the noise of its
+                approximate roundings. ``execute``: with real keys and ciphertexts, a sample at a time.
+            seed: of the simulated noise.
+            out_of_range: ``saturate`` inputs beyond the calibrated range, with a warning; or ``raise``.
+
+        Returns:
+            One array, or a tuple where the model has several outputs.
+
+        Raises:
+            InputError: a wrong name, shape or dtype, NaN or infinity, or values out of range.
+            CompilationError: ``execute`` without a circuit.
+        """
+        if fhe not in ("disable", "simulate", "execute"):
+            raise InputError(
+                f"there is no mode fhe={fhe!r}",
+                expected="disable, simulate or execute",
+                got=repr(fhe),
+                fix="choose one of them",
+            )
+        if out_of_range not in ("saturate", "raise"):
+            raise InputError(
+                f"out_of_range cannot be {out_of_range!r}",
+                expected="saturate or raise",
+                got=repr(out_of_range),
+                fix="choose one of them",
+            )
+        circuit = self._compiled() if fhe == "execute" else None
+        integers = self.encode(*arrays, out_of_range=out_of_range, **named)
+        if circuit is not None:
+            outputs = circuit.execute(integers, progress_of(progress))
+        else:
+            noise = Noise(self.p_error, seed) if fhe == "simulate" else None
+            outputs = self._interpreter(integers, noise)
+        return self.decode(outputs)
+
+    def encode(
+        self, *arrays: Any, out_of_range: str = "saturate", **named: Any
+    ) -> dict[str, Array]:
+        """The integers that the client encrypts, by the name of the program's input."""
+        return encode(
+            self.input_infos,
+            self.input_ranges,
+            self.encoder,
+            self.encoder_names,
+            gather(self.input_infos, arrays, named),
+            out_of_range=out_of_range,
+        )
+
+    def decode(self, outputs: Sequence[Array]) -> Any:
+        """The model's outputs from decrypted integers."""
+        return decode(self.decoder, outputs)
+
+    # -- keeping
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the whole module to a folder: circuit, client, server, program and plan.
+
+        Raises:
+            ArtifactError: the folder exists and holds something else, or cannot be written.
+        """
+        from fhe_core.compiler.artifact import save
+
+        save(self, path)
+
+    def __repr__(self) -> str:
+        state = "compiled" if self.circuit else "quantized"
+        return (
+            f"<QuantizedModule {state}: ({', '.join(self.input_names)}) -> "
+            f"({', '.join(self.output_names)}), {len(self.program.lookups)} look-up tensors>"
+        )
+
+
+def encode(
+    infos: Sequence[ValueInfo],
+    ranges: Mapping[str, tuple[float, float]],
+    encoder: HostProgram,
+    names: Sequence[str],
+    feeds: Mapping[str, Any],
+    *,
+    out_of_range: str,
+) -> dict[str, Array]:
+    """Checked inputs as integers. Shared by the module and by a client that has nothing else.
+
+    Raises:
+        InputError: a wrong name, shape or dtype, NaN or infinity, or values out of range.
+    """
+    symbolic = [
+        ValueInfo(info.name, info.dtype, (None, *(info.shape or (None,))[1:])) for info in infos
+    ]
+    arrays = dict(zip([info.name for info in infos], prepare(symbolic, feeds), strict=True))
+    sizes = {name: len(array) for name, array in arrays.items()}
+    if len(set(sizes.values())) != 1 or not all(sizes.values()):
+        raise InputError(
+            "the inputs hold no samples, or different numbers of them",
+            expected="one batch size, at least 1",
+            got=", ".join(f"{name}: {size}" for name, size in sizes.items()),
+            fix="give as many samples for each input",
+        )
+    for name, array in arrays.items():
+        _check_values(name, array, ranges.get(name), out_of_range)
+    results = encoder(arrays, next(iter(sizes.values())))
+    return dict(zip(names, results, strict=True))
+
+
+def _check_values(
+    name: str, array: Array, limits: tuple[float, float] | None, out_of_range: str
+) -> None:
+    least, most = float(array.min(initial=np.inf)), float(array.max(initial=-np.inf))
+    # min and max are NaN if any value is.
+    if not (np.isfinite(least) and np.isfinite(most)):
+        raise InputError(
+            f"the input {name!r} holds NaN or infinity",
+            expected="finite numbers",
+            got=f"{int((~np.isfinite(array)).sum())} such values",
+            fix="impute or drop those samples",
+        )
+    if limits is None or (least >= limits[0] and most <= limits[1]):
+        return
+    outside = float(np.mean((array < limits[0]) | (array > limits[1])))
+    share = f"{outside:.2%}" if outside >= 1e-4 else f"{outside:.1e} of all values"
+    if out_of_range == "raise":
+        raise InputError(
+            f"{share} of the input {name!r} lie beyond its calibrated range",
+            expected=f"values from {limits[0]:g} to {limits[1]:g}",
+            got=f"values from {least:g} to {most:g}",
+            fix="calibrate with data like this, or use out_of_range='saturate'",
+        )
+    warnings.warn(
+        f"{share} of the input {name!r} lie beyond its calibrated range "
+        f"[{limits[0]:g}, {limits[1]:g}] and saturate",
+        UserWarning,
+        stacklevel=4,
+    )
+
+
+def decode(decoder: HostProgram, outputs: Sequence[Array]) -> Any:
+    """The model's outputs from decrypted integers, in the program's order."""
+    names = [f"output{i}" for i in range(len(outputs))]
+    results = decoder(dict(zip(names, outputs, strict=True)), len(outputs[0]))
+    return results[0] if len(results) == 1 else tuple(results)

@@ -1,0 +1,284 @@
+"""``QuantizedOp``: the base of all quantized operators.
+
+A subclass names the ONNX op whose NumPy implementation it stands for; inputs, optional inputs and
+attributes follow from that function's signature. Three cases:
+
+1. the op is a function of each element: nothing more is needed;
+2. it works on integers: override ``q_impl``;
+3. it does one or the other, by its place in the graph: override ``can_fuse`` too, and ask it in ``q_impl``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fhe_core.errors import SignatureError, Where
+from fhe_core.program.tensor import Tensor, call
+from fhe_core.quantization.array import QuantizedArray
+from fhe_core.quantization.plan import Plan
+from fhe_core.quantization.quantizers import (
+    QuantizationOptions,
+    QuantizationParameters,
+    QuantizationStats,
+)
+from fhe_core.registry import OpSignature
+
+
+@dataclass(frozen=True)
+class WeightChannels:
+    """An op's freedom to scale its accumulators: one scale for each output channel of its weights.
+
+    Attributes:
+        index: which input the weights are.
+        weight_axis: the axis of the weights that counts output channels.
+        output_axis: the same axis in the accumulator.
+    """
+
+    index: int
+    weight_axis: int
+    output_axis: int
+
+
+class QuantizedOp:
+    """One operator of a quantized graph.
+
+    Args:
+        n_bits: width of the op's output when it is quantized.
+        op_instance_name: the ONNX node's name, for errors and for the plan.
+        int_input_names: the unique integer tensors that its variable inputs are computed from.
+        constant_inputs: arrays of the inputs that are constant, by position.
+        input_quant_opts: how its output is quantized where no plan says more.
+        plan: the plan of the whole graph, or None outside of one.
+        input_names, output_names: ONNX names, the keys of the plan.
+        where: the place that errors name.
+        impl: the NumPy implementation, where the class has none of its own.
+        attrs: the node's attributes.
+
+    Raises:
+        SignatureError: there is no implementation, or an attribute that it does not have.
+    """
+
+    #: The ONNX op that this class quantizes.
+    _impl_for_op_named: ClassVar[str] = ""
+    #: An implementation to use instead of the registered one.
+    impl: ClassVar[Callable[..., Any] | None] = None
+
+    #: What ``zero_point_axis`` returns where zero points may differ along any axis.
+    ANY_AXIS: ClassVar[str] = "any"
+
+    # What the planner may do around this op.
+    #: All encrypted inputs are to be quantized with one scale, and the result has it too.
+    shares_scale: ClassVar[bool] = False
+    #: The result consists of elements of the input: it keeps the input's scale.
+    keeps_scale: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        n_bits: int,
+        op_instance_name: str = "",
+        int_input_names: set[str] | None = None,
+        constant_inputs: Mapping[int, Any] | None = None,
+        input_quant_opts: QuantizationOptions | None = None,
+        *,
+        plan: Plan | None = None,
+        input_names: Sequence[str] = (),
+        output_names: Sequence[str] = (),
+        where: Where | None = None,
+        impl: Callable[..., Any] | None = None,
+        **attrs: Any,
+    ) -> None:
+        self.n_bits = n_bits
+        self.op_instance_name = op_instance_name
+        self._int_input_names = set(int_input_names or ())
+        self.constant_inputs = dict(constant_inputs or {})
+        self.input_quant_opts = input_quant_opts or QuantizationOptions(n_bits)
+        self.plan = plan
+        self.input_names = tuple(input_names)
+        self.output_names = tuple(output_names)
+        self.where = where or Where(node=op_instance_name or None, op=self._impl_for_op_named)
+        # `type(self).impl`: a function in a class body must not become a bound method.
+        self._function = type(self).impl or impl or self._registered()
+        self.signature = OpSignature.from_callable(self._function)
+        unknown = sorted(set(attrs) - set(self.signature.attributes))
+        if unknown:
+            raise SignatureError(
+                f"unknown attributes {', '.join(unknown)}",
+                where=self.where,
+                expected=", ".join(self.signature.attributes) or "no attributes",
+                got=", ".join(unknown),
+                fix="remove them, or add them to the implementation's signature after `*`",
+            )
+        self.attrs = {**self.signature.attributes, **attrs}
+
+    def _registered(self) -> Callable[..., Any]:
+        from fhe_core.registry import get_registry
+
+        specs = [s for s in get_registry().ops() if s.op_type == self._impl_for_op_named and s.impl]
+        if not specs:
+            raise SignatureError(
+                f"{type(self).__name__} has no implementation",
+                where=self.where,
+                expected="a registered NumPy implementation of its _impl_for_op_named, or `impl`",
+                fix="install the pack that has it, or set `impl` in the class",
+            )
+        newest: Callable[..., Any] = max(specs, key=lambda s: s.since_version).impl  # type: ignore[assignment]
+        return newest
+
+    # -- metadata
+
+    @property
+    def _params_name_to_input_idx(self) -> dict[str, int]:
+        """Position of each input by the name of its parameter."""
+        return {name: i for i, name in enumerate(self.signature.input_names)}
+
+    @property
+    def _authorized_attr_names(self) -> set[str]:
+        return set(self.signature.attributes)
+
+    @property
+    def _default_attrs(self) -> dict[str, Any]:
+        return dict(self.signature.attributes)
+
+    @classmethod
+    def fusion(cls) -> str:
+        """``always``, ``never`` or ``conditional``: what ``can_fuse`` may answer."""
+        if cls.can_fuse is not QuantizedOp.can_fuse:
+            return "conditional"
+        return "always" if cls.q_impl is QuantizedOp.q_impl else "never"
+
+    @property
+    def output_quant_params(self) -> QuantizationParameters | None:
+        """Scale and zero point of the (first) output, as the plan has them."""
+        return self.output_params(0)
+
+    @property
+    def output_quant_stats(self) -> QuantizationStats | None:
+        """The calibrated range of the (first) output; None outside of a plan."""
+        if self.plan is None or not self.output_names:
+            return None
+        return self.plan.stats.get(self.output_names[0])
+
+    def output_params(self, index: int) -> QuantizationParameters | None:
+        """Scale and zero point of one output, as the plan has them."""
+        if self.plan is None or index >= len(self.output_names):
+            return None
+        tensor = self.plan.tensors.get(self.output_names[index])
+        return tensor.parameters if tensor else None
+
+    # -- what the planner may ask
+
+    def weight_channels(self) -> WeightChannels | None:
+        """Where this op's weights have a scale for each output channel; None where they have not."""
+        return None
+
+    def zero_point_axis(self, index: int) -> Any:
+        """The axis of an encrypted input along which the zero point may differ.
+
+        None: one zero point for all. ``ANY_AXIS``: the op has no wish of its own.
+        """
+        return None
+
+    # -- fusion
+
+    def can_fuse(self) -> bool:
+        """Whether this op, here, is a function of each element of one integer tensor.
+
+        Asked when the producers of the inputs are known. Ops with a ``q_impl`` of their own and no answer
+        of their own do not fuse.
+        """
+        return type(self).q_impl is QuantizedOp.q_impl
+
+    # -- computation
+
+    def __call__(self, *q_inputs: QuantizedArray) -> Any:
+        """``q_impl`` with this node's attributes."""
+        return self.q_impl(*q_inputs, **self.attrs)
+
+    def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
+        """The op on quantized inputs: by default the NumPy implementation on real values.
+
+        Args:
+            q_inputs: the inputs that are not constant, in order.
+
+        Returns:
+            A ``QuantizedArray``, or a tuple of them.
+        """
+        inputs = self._prepare_inputs_with_constants(
+            *q_inputs, calibrate=False, quantize_actual_values=False
+        )
+        return self.quantized(self.call_impl(*inputs, **attrs))
+
+    def call_impl(self, *inputs: Any, **attrs: Any) -> Any:
+        """The NumPy implementation, on arrays or on the tensors of a float group."""
+        if any(isinstance(x, Tensor) for x in inputs):
+            return call(self._function, *inputs, **attrs)
+        return self._function(*inputs, **attrs)
+
+    def quantized(self, result: Any) -> Any:
+        """Results of the op (real values) with the quantizers that the plan has for them."""
+        if isinstance(result, tuple):
+            return tuple(self._output(i, part) for i, part in enumerate(result))
+        return self._output(0, result)
+
+    def _output(self, index: int, values: Any) -> QuantizedArray:
+        return QuantizedArray(
+            self.n_bits,
+            values,
+            value_is_float=True,
+            options=self.input_quant_opts,
+            stats=self.output_quant_stats if index == 0 else None,
+            params=self.output_params(index),
+        )
+
+    def constant(self, index: int) -> Any:
+        """The array of a constant input, or None where the input is absent or not constant."""
+        return self.constant_inputs.get(index)
+
+    def _prepare_inputs_with_constants(
+        self, *q_inputs: QuantizedArray, calibrate: bool, quantize_actual_values: bool
+    ) -> list[Any]:
+        """All inputs by position, the constant ones among them, absent optional ones as None.
+
+        Args:
+            calibrate: choose parameters from the values at hand, and not from the plan.
+            quantize_actual_values: ``QuantizedArray``s, to compute on ``qvalues``; else real values
+                (arrays, or tensors of a float group). Integer constants (shapes, indices) stay arrays.
+        """
+        variable = iter(q_inputs)
+        count = len(self.input_names) or len(q_inputs) + len(self.constant_inputs)
+        prepared: list[Any] = []
+        for index in range(count):
+            if self.input_names and not self.input_names[index]:
+                prepared.append(None)
+            elif index in self.constant_inputs:
+                array = np.asarray(self.constant_inputs[index])
+                if quantize_actual_values and array.dtype.kind == "f":
+                    prepared.append(self._quantized_constant(index, array, calibrate))
+                else:
+                    prepared.append(array)
+            else:
+                q_input = next(variable)
+                if calibrate and not isinstance(q_input.values, Tensor):
+                    q_input = QuantizedArray(q_input.n_bits, q_input.values)
+                prepared.append(q_input if quantize_actual_values else q_input.values)
+        return prepared
+
+    def _quantized_constant(self, index: int, array: Any, calibrate: bool) -> QuantizedArray:
+        channels = self.weight_channels()
+        axis = channels.weight_axis if channels and channels.index == index else None
+        if self.plan is not None and not calibrate:
+            weight = self.plan.weight(self.weight_name(index), array, axis)
+            return QuantizedArray(weight.bits, array, params=weight.parameters)
+        options = QuantizationOptions(self.n_bits, signed=True, symmetric=True)
+        return QuantizedArray(
+            self.n_bits, array, options=options, stats=QuantizationStats.of(array, axis)
+        )
+
+    def weight_name(self, index: int) -> str:
+        """The plan's name for a constant input at this node."""
+        name = self.input_names[index] if index < len(self.input_names) else str(index)
+        return f"{name}@{self.op_instance_name}"

@@ -1,0 +1,191 @@
+"""Each op of a graph in its place: quantized class, constants, producers, and whether it fuses.
+
+The first step of quantization. It finds, for every tensor, the unique integer tensors that it is computed
+from; ``can_fuse`` is asked in graph order, when those of the op's inputs are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fhe_core.errors import CompilationError, FheError, UnsupportedOpError
+from fhe_core.graph.ir import Graph, Node
+from fhe_core.graph.runner import NumpyModule
+from fhe_core.graph.steps import Step
+from fhe_core.quantization.op import QuantizedOp
+from fhe_core.registry import OpSpec
+
+LEAST_OPSET = 7
+
+
+class FloatOp(QuantizedOp):
+    """Stands in for an op without a quantized class, which can only run after decryption."""
+
+    def can_fuse(self) -> bool:
+        return False
+
+
+@dataclass
+class PlacedOp:
+    """One node with its quantized op.
+
+    Attributes:
+        variable: names of its inputs that are not constant, in order.
+        fused: what ``can_fuse`` said: float mode, part of a look-up; else mixed mode, on integers.
+        sources: the unique integer tensors that its inputs are computed from.
+    """
+
+    node: Node
+    spec: OpSpec
+    op: QuantizedOp
+    variable: tuple[str, ...]
+    fused: bool
+    sources: frozenset[str]
+    float_only: bool = False
+
+    @property
+    def pack(self) -> str | None:
+        return self.spec.quantized_pack or self.spec.impl_pack
+
+
+@dataclass
+class Placement:
+    """All ops of a graph in order.
+
+    Attributes:
+        sources: for each tensor, the integer tensors that it is a function of, element by element.
+        direct_inputs: model inputs that are encrypted as they are, because nothing but functions of each
+            element stands between them and an output.
+    """
+
+    graph: Graph
+    ops: tuple[PlacedOp, ...]
+    sources: Mapping[str, frozenset[str]]
+    direct_inputs: frozenset[str]
+    consumers: Mapping[str, tuple[tuple[PlacedOp, int], ...]] = field(default_factory=dict)
+
+    def tensors(self) -> list[str]:
+        """The names of everything that may be quantized: inputs and results, in graph order."""
+        names = list(self.graph.input_names)
+        return names + [name for placed in self.ops for name in placed.node.writes]
+
+
+def place(net: NumpyModule, graph: Graph, *, n_bits: int, client_side: str) -> Placement:
+    """Place every op of a simplified graph.
+
+    Raises:
+        UnsupportedOpError: an op has no quantized form where it needs one, or the opset is too old.
+        CompilationError: nothing is encrypted.
+    """
+    specs = {step.node.name: step for step in net.steps}
+    constants = graph.constants
+    sources: dict[str, frozenset[str]] = {name: frozenset([name]) for name in graph.input_names}
+    ops: list[PlacedOp] = []
+    for node in graph.nodes:
+        step = specs[node.name]
+        _check_opset(node)
+        placed = _place(node, step, constants, sources, n_bits)
+        ops.append(placed)
+        for name in node.writes:
+            sources[name] = placed.sources if placed.fused else frozenset([name])
+    _check_float_only(ops, graph)
+    direct = _direct_inputs(graph, sources, client_side)
+    placement = Placement(graph, tuple(ops), sources, direct, _consumers(ops))
+    return placement
+
+
+def _check_opset(node: Node) -> None:
+    if node.domain == "" and node.opset < LEAST_OPSET:
+        raise UnsupportedOpError(
+            "models this old run in float only",
+            where=node.where(),
+            expected=f"opset {LEAST_OPSET} or newer",
+            got=f"opset {node.opset}",
+            fix="convert the model with onnx.version_converter",
+        )
+
+
+def _place(
+    node: Node,
+    step: Step,
+    constants: Mapping[str, Any],
+    sources: Mapping[str, frozenset[str]],
+    n_bits: int,
+) -> PlacedOp:
+    spec = step.spec
+    if step.bodies or node.captures:
+        raise UnsupportedOpError(
+            "an op with a subgraph cannot be encrypted",
+            where=node.where(spec.impl_pack),
+            fix="unroll it when the model is exported",
+        )
+    variable = tuple(name for name in node.inputs if name and name not in constants)
+    fixed = {i: constants[name] for i, name in enumerate(node.inputs) if name in constants}
+    incoming = frozenset().union(*(sources[name] for name in variable)) if variable else frozenset()
+    kind: type[QuantizedOp] = spec.quantized or FloatOp
+    try:
+        op = kind(
+            n_bits,
+            node.name,
+            set(incoming),
+            fixed,
+            input_names=node.inputs,
+            output_names=node.outputs,
+            where=node.where(spec.quantized_pack or spec.impl_pack),
+            impl=step.impl,
+            **step.attributes,
+        )
+        fused = bool(op.can_fuse()) and bool(incoming)
+    except FheError:
+        raise
+    except Exception as error:
+        raise CompilationError(
+            f"{kind.__name__} failed when it was placed in the graph: {error}",
+            where=node.where(spec.quantized_pack),
+            fix="report this to the pack's authors",
+        ) from error
+    return PlacedOp(node, spec, op, variable, fused, incoming, spec.quantized is None)
+
+
+def _check_float_only(ops: Sequence[PlacedOp], graph: Graph) -> None:
+    """Ops without a quantized form may only be followed by what runs after decryption too."""
+    late: dict[str, PlacedOp] = {}
+    for placed in ops:
+        blocker = next((late[name] for name in placed.variable if name in late), None)
+        if blocker is None and not placed.float_only:
+            continue
+        first = placed if blocker is None else blocker
+        if blocker is not None and not placed.float_only and not placed.fused:
+            if not placed.op.keeps_scale:
+                raise UnsupportedOpError(
+                    "the op has no quantized form, and is followed by "
+                    f"{placed.node.op_type} ({placed.node.name!r}), which works on integers",
+                    where=first.node.where(first.spec.impl_pack),
+                    expected="a quantized op, or nothing but output shaping after it",
+                    fix="install a pack with a quantized form of it (fhe-ops list), or move it last",
+                )
+        for name in placed.node.writes:
+            late[name] = first
+
+
+def _direct_inputs(
+    graph: Graph, sources: Mapping[str, frozenset[str]], client_side: str
+) -> frozenset[str]:
+    names = frozenset(graph.input_names)
+    if client_side == "minimal":
+        return names
+    reached: frozenset[str] = frozenset().union(
+        *(sources.get(name, frozenset()) for name in graph.output_names)
+    )
+    return names & reached
+
+
+def _consumers(ops: Iterable[PlacedOp]) -> dict[str, tuple[tuple[PlacedOp, int], ...]]:
+    found: dict[str, list[tuple[PlacedOp, int]]] = {}
+    for placed in ops:
+        for index, name in enumerate(placed.node.inputs):
+            if name in placed.variable:
+                found.setdefault(name, []).append((placed, index))
+    return {name: tuple(uses) for name, uses in found.items()}

@@ -1,0 +1,318 @@
+"""Chooses the parameters of a whole graph from what calibration saw and from what the ops allow.
+
+Three rules carry most of the weight (each measured on trained nets):
+
+- tensors that an addition or concatenation joins take one scale, so that it needs no look-up of its own;
+- the zero points of a linear op's input are its channels' means, which centres the accumulator inside the
+  previous look-up, for nothing;
+- each output channel's weights get the scale that makes its accumulator fill the width, so that a
+  rounding to a few bits keeps as many levels as it can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fhe_core.errors import PlanError
+from fhe_core.program.nodes import BATCH, Node
+from fhe_core.program.widths import Range, bits_of
+from fhe_core.quantization.calibration import TensorStats
+from fhe_core.quantization.op import QuantizedOp
+from fhe_core.quantization.placement import Placement
+from fhe_core.quantization.plan import Plan, TensorPlan, check_rounding
+from fhe_core.quantization.quantizers import RANGES, check_bits
+
+_PARTS = ("op_inputs", "op_weights", "model_inputs", "model_outputs")
+#: A tensor that shares its inputs' scale may grow by this many bits before it is requantized.
+_GROWTH = 2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a caller asks of quantization.
+
+    Attributes:
+        op_inputs, op_weights, model_inputs, model_outputs: bits.
+        nodes: bits of single nodes (output and weights), by node name.
+        rounding: bits kept of accumulators; None: ``op_inputs`` + 1, at most 8.
+        roundings: the same for single nodes, by name of the node or of its output.
+        exact: exact rounding.
+        overflow: ``calibrated`` (headroom over the data) or ``guaranteed`` (any input).
+        ranges: which range of a tensor gets levels: ``minmax``, ``percentile``, ``mse``.
+        weight_scheme, weight_granularity: of constants.
+        headroom: share of the calibrated range of an accumulator that is kept free.
+    """
+
+    op_inputs: int
+    op_weights: int
+    model_inputs: int
+    model_outputs: int
+    nodes: Mapping[str, int]
+    rounding: int | None
+    roundings: Mapping[str, int]
+    exact: bool = False
+    overflow: str = "calibrated"
+    ranges: str = "mse"
+    weight_scheme: str = "symmetric"
+    weight_granularity: str = "per-channel"
+    headroom: float = 0.1
+    p_error: float = 2.0**-40
+
+    @classmethod
+    def of(cls, n_bits: Any, rounding: Any, **options: Any) -> Settings:
+        """Settings from the public arguments.
+
+        Raises:
+            PlanError: a width, rounding or choice that does not exist.
+        """
+        parts: dict[str, int] = {}
+        nodes: dict[str, int] = {}
+        if isinstance(n_bits, Mapping):
+            for name, bits in n_bits.items():
+                (parts if name in _PARTS else nodes)[name] = check_bits(bits, f"n_bits[{name!r}]")
+            default = parts.get("op_inputs", 4)
+        else:
+            default = check_bits(n_bits, "n_bits")
+        bits = {name: parts.get(name, default) for name in _PARTS}
+        # Inputs cost nothing, and outputs that leave as accumulators are not quantized at all.
+        if not isinstance(n_bits, Mapping):
+            bits["model_outputs"] = max(default, 6)
+        roundings: dict[str, int] = {}
+        kept: int | None = None
+        if isinstance(rounding, Mapping):
+            roundings = {
+                str(name): check_rounding(value, f"node {name!r}") for name, value in rounding.items()
+            }
+        elif rounding is not None:
+            kept = check_rounding(rounding, "accumulators")
+        for name, allowed in (
+            ("overflow", ("calibrated", "guaranteed")),
+            ("ranges", tuple(RANGES)),
+            ("weight_scheme", ("symmetric", "affine")),
+            ("weight_granularity", ("per-channel", "per-tensor")),
+        ):
+            if name in options and options[name] not in allowed:
+                raise PlanError(
+                    f"{name} cannot be {options[name]!r}",
+                    expected=" or ".join(allowed),
+                    got=repr(options[name]),
+                    fix=f"choose one of {', '.join(allowed)}",
+                )
+        return cls(**bits, nodes=nodes, rounding=kept, roundings=roundings, **options)
+
+    @property
+    def kept_bits(self) -> int:
+        """Bits kept of accumulators, with the default filled in."""
+        return self.rounding if self.rounding is not None else min(self.op_inputs + 1, 8)
+
+    def describe(self) -> dict[str, Any]:
+        """For the plan's ``settings``: everything that shapes results."""
+        return {
+            "op_inputs": self.op_inputs,
+            "op_weights": self.op_weights,
+            "model_inputs": self.model_inputs,
+            "model_outputs": self.model_outputs,
+            "weight_bits": dict(self.nodes),
+            "rounding": self.kept_bits,
+            "exact": self.exact,
+            "overflow": self.overflow,
+            "ranges": self.ranges,
+            "weight_scheme": self.weight_scheme,
+            "weight_granularity": self.weight_granularity,
+            "headroom": self.headroom,
+            "p_error": self.p_error,
+        }
+
+
+def initial_plan(
+    placement: Placement, stats: Mapping[str, TensorStats], settings: Settings
+) -> Plan:
+    """Tensor parameters from their statistics; weights and accumulators follow when ops are recorded.
+
+    Raises:
+        PlanError: ``n_bits`` or ``rounding`` names a node that is not there.
+    """
+    _check_names(placement, settings)
+    plan = Plan(settings=settings.describe())
+    plan.stats = {name: entry.range for name, entry in stats.items()}
+    wanted = {
+        name: _wanted(name, placement, stats[name], settings)
+        for name in placement.tensors()
+        if name in stats
+    }
+    scales = _shared_scales(placement, stats, wanted)
+    for name, (low, high, bits) in wanted.items():
+        scale, inherits = scales[name]
+        axis = _zero_point_axis(placement, name)
+        if inherits:
+            # Joined or moved integers: every value that they can take, so that nothing saturates.
+            spread = max(abs(stats[name].minimum), abs(stats[name].maximum), high - low, scale)
+            low, high, bits = -4 * spread, 4 * spread, 0
+        plan.tensors[name] = _tensor_plan(stats[name], scale, low, high, bits, axis)
+    return plan
+
+
+def _check_names(placement: Placement, settings: Settings) -> None:
+    known = {placed.node.name for placed in placement.ops}
+    known |= {name for placed in placement.ops for name in placed.node.writes}
+    known |= set(placement.graph.input_names)
+    for what, given in (("n_bits", settings.nodes), ("rounding", settings.roundings)):
+        for name in given:
+            if name.split("#")[0] not in known:
+                raise PlanError(
+                    f"{what} names {name!r}, which is no node of the model",
+                    expected=", ".join(sorted(known)[:8]) + ("..." if len(known) > 8 else ""),
+                    got=name,
+                    fix="use a node's name, or the name of its first output",
+                )
+
+
+def _wanted(
+    name: str, placement: Placement, stats: TensorStats, settings: Settings
+) -> tuple[float, float, int]:
+    """The range and the bits that a tensor would take if nothing else had a say."""
+    producer = next((p for p in placement.ops if name in p.node.writes), None)
+    keys = [name, producer.node.name] if producer else [name]
+    bits = next((settings.nodes[key] for key in keys if key in settings.nodes), None)
+    if producer is None:
+        # The caller may send any calibrated value: none may saturate.
+        return stats.minimum, stats.maximum, bits or settings.model_inputs
+    if name in placement.graph.output_names:
+        return stats.minimum, stats.maximum, bits or settings.model_outputs
+    bits = bits or settings.op_inputs
+    low, high = RANGES[settings.ranges](stats.sample, bits)
+    return low, high, bits
+
+
+def _shared_scales(
+    placement: Placement,
+    stats: Mapping[str, TensorStats],
+    wanted: Mapping[str, tuple[float, float, int]],
+) -> dict[str, tuple[float, bool]]:
+    """For each tensor its scale, and whether it takes it over from integers that are there already."""
+    own = {name: _scale(low, high, bits) for name, (low, high, bits) in wanted.items()}
+    group = {name: name for name in own}
+
+    def find(name: str) -> str:
+        while group[name] != name:
+            name = group[name]
+        return name
+
+    inherits: set[str] = set()
+    for placed in placement.ops:
+        shares = placed.op.shares_scale and not placed.fused
+        keeps = placed.op.keeps_scale
+        if not (shares or keeps) or any(name not in own for name in placed.variable):
+            continue
+        members = placed.variable if shares else placed.variable[:1]
+        for name in members[1:]:
+            group[find(name)] = find(members[0])
+        scale = max(own[name] for name in own if find(name) == find(members[0]))
+        most = max(wanted[name][2] for name in members) + _GROWTH
+        for name in placed.node.writes:
+            if name not in own:
+                continue
+            span = stats[name].maximum - stats[name].minimum
+            if keeps or span / scale < 2**most:
+                group[find(name)] = find(members[0])
+                inherits.add(name)
+    shared: dict[str, float] = {}
+    for name in own:
+        if name not in inherits:
+            root = find(name)
+            shared[root] = max(shared.get(root, 0.0), own[name])
+    return {name: (shared.get(find(name), own[name]), name in inherits) for name in own}
+
+
+def _scale(low: float, high: float, bits: int) -> float:
+    span = (high - low) / (2**bits - 1)
+    # A constant tensor: its one value decides, and zero is represented by any scale.
+    return span if span > np.finfo(np.float32).tiny else (abs(high) or 1.0)
+
+
+def _zero_point_axis(placement: Placement, name: str) -> int | None:
+    axes: set[Any] = set()
+    for placed, index in placement.consumers.get(name, ()):
+        if placed.fused or placed.op.shares_scale or placed.float_only:
+            continue
+        axes.add(placed.op.zero_point_axis(index))
+    axes.discard(QuantizedOp.ANY_AXIS)
+    return axes.pop() if len(axes) == 1 else None
+
+
+def _tensor_plan(
+    stats: TensorStats, scale: float, low: float, high: float, bits: int, axis: int | None
+) -> TensorPlan:
+    first = int(np.rint(low / scale))
+    if not bits:
+        bits = max(2, int(np.ceil(np.log2((high - low) / scale + 1))))
+    if axis is None:
+        return TensorPlan(bits, float(scale), -first, 0)
+    # `axis` counts the batch, which the mean of one sample does not have.
+    mean = stats.mean
+    rank = mean.ndim + 1
+    others = tuple(i for i in range(mean.ndim) if i != axis % rank - 1)
+    centre = np.rint(mean.mean(axis=others, keepdims=True) / scale).astype(np.int64)
+    return TensorPlan(bits, float(scale), -centre[None], (first - centre)[None])
+
+
+# -- accumulators
+
+
+def channel_width(low: NDArray[Any], high: NDArray[Any], *, kept: int, headroom: float) -> int:
+    """The bits that the widest channel of an accumulator needs, with headroom.
+
+    Args:
+        low, high: measured range of each channel.
+        kept: bits that survive the rounding.
+    """
+    least = np.floor(np.minimum(low, 0) * (1 + headroom)).min()
+    most = np.ceil(np.maximum(high, 0) * (1 + headroom)).max()
+    return bits_of(int(least), int(most), rounding=kept)
+
+
+def channel_factors(
+    low: NDArray[Any], high: NDArray[Any], *, width: int, kept: int, headroom: float
+) -> NDArray[np.float64]:
+    """How much larger each channel's accumulator may become to fill ``width`` bits with headroom.
+
+    Below one where it is too large. Weights are rounded after they are scaled, which moves the range a
+    little: a hundredth is left for that.
+    """
+    low, high = np.minimum(low, 0), np.maximum(high, 0)
+    half = 2.0 ** (width - 1) if low.min() < 0 else 2.0**width
+    top = half - 2.0 ** max(width - kept - 1, 0) - 1
+    with np.errstate(divide="ignore"):
+        factors = 0.99 * np.minimum(half / np.abs(low), top / high) / (1 + headroom)
+    # A channel that is always zero keeps its scale.
+    return np.where(np.isfinite(factors), factors, 1.0)
+
+
+def planned_range(node: Node, low: float, high: float, settings: Settings) -> Range:
+    """The range that an integer is planned for, from the measured one."""
+    least, most = node.bounds
+    if settings.overflow == "guaranteed" or node.op in ("input", "lookup"):
+        return least, most
+    spare = settings.headroom
+    low = np.floor(low - spare * abs(low)) if low < 0 else low
+    high = np.ceil(high + spare * abs(high)) if high > 0 else high
+    return max(least, int(low)), min(most, int(high))
+
+
+def per_channel(values: NDArray[Any], shape: tuple[int, ...], axis: int) -> tuple[Any, Any]:
+    """Least and largest value of each channel of a batch of accumulators."""
+    axis = axis % len(shape)
+    if shape[axis] == BATCH:
+        raise PlanError("the output axis of weights is the batch", fix="correct weight_channels()")
+    others = tuple(i for i in range(values.ndim) if i != axis)
+    return values.min(axis=others), values.max(axis=others)
+
+
+def widened(settings: Settings, **changes: Any) -> Settings:
+    """``settings`` with some of them changed."""
+    return replace(settings, **changes)

@@ -1,0 +1,175 @@
+"""Runs the ``q_impl``s of a graph once, on tensors: what comes out is the integer program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fhe_core.errors import CompilationError, FheError, Where
+from fhe_core.program.nodes import BATCH, HostInput, Node, Origin, Value, recording, roots
+from fhe_core.program.tensor import Tensor
+from fhe_core.quantization.array import QuantizedArray
+from fhe_core.quantization.placement import PlacedOp, Placement
+from fhe_core.quantization.plan import Plan
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A graph as recorded under one plan.
+
+    Attributes:
+        outputs: the model's outputs, as float functions of integer tensors; by name.
+        integers: the integer tensors that they start from: what the client decrypts.
+        used: names of the tensors that were quantized.
+    """
+
+    outputs: Mapping[str, Value]
+    integers: tuple[Node, ...]
+    used: frozenset[str]
+
+
+def record(
+    placement: Placement,
+    plan: Plan,
+    *,
+    encrypted: frozenset[str],
+    client_side: str,
+) -> Recorded:
+    """Record the whole graph.
+
+    Raises:
+        CompilationError: an op mixes elements where it said that it would not, or fails.
+    """
+    values: dict[str, QuantizedArray] = {}
+    for info in placement.graph.inputs:
+        shape = (BATCH, *(n for n in (info.shape or ())[1:] if isinstance(n, int)))
+        host = HostInput(
+            info.name,
+            shape,
+            np.dtype(info.dtype or np.float32),
+            encrypted=info.name in encrypted,
+        )
+        with recording(Origin(info.name, Where(node=info.name))):
+            values[info.name] = _entered(host, plan, direct=info.name in placement.direct_inputs)
+    for placed in placement.ops:
+        placed.op.plan = plan
+        with recording(Origin(placed.node.outputs[0], placed.op.where)):
+            values.update(_run(placed, values))
+    outputs: dict[str, Value] = {}
+    for name in placement.graph.output_names:
+        with recording(Origin(name, Where(node=name))):
+            outputs[name] = _leaving(name, values, placement, client_side)
+    found: dict[int, Node] = {}
+    for value in outputs.values():
+        found.update((id(root), root) for root in roots(value) if isinstance(root, Node))
+    if not found:
+        raise CompilationError(
+            "nothing in this model is computed on encrypted data",
+            fix="compile a model whose outputs depend on its inputs",
+        )
+    used = frozenset(name for name, array in values.items() if array.is_quantized)
+    return Recorded(outputs, tuple(found.values()), used)
+
+
+def _entered(host: HostInput, plan: Plan, *, direct: bool) -> QuantizedArray:
+    tensor = plan.tensors.get(host.name)
+    if tensor is None:
+        raise CompilationError(
+            "the plan has no entry for a model input",
+            where=Where(node=host.name),
+            fix="add it under `tensors`, or compile without a plan",
+        )
+    array = QuantizedArray(tensor.bits, Tensor(host), params=tensor.parameters)
+    if not direct:
+        return array
+    # Integers from the start: what follows is computed on them, and not by the client.
+    return QuantizedArray(
+        tensor.bits, array.qvalues, value_is_float=False, params=tensor.parameters
+    )
+
+
+def _run(placed: PlacedOp, values: Mapping[str, QuantizedArray]) -> dict[str, QuantizedArray]:
+    inputs = [values[name] for name in placed.variable]
+    try:
+        result = placed.op(*inputs)
+    except FheError as error:
+        raise _at(error, placed) from error.__cause__
+    except Exception as error:
+        raise CompilationError(
+            f"{type(placed.op).__name__}.q_impl failed: {type(error).__name__}: {error}",
+            where=placed.op.where,
+            fix="report this to the pack's authors, with the model",
+        ) from error
+    results = result if isinstance(result, tuple) else (result,)
+    names = placed.node.outputs
+    if len(results) < len([n for n in names if n]):
+        raise CompilationError(
+            f"{type(placed.op).__name__} returned {len(results)} results",
+            where=placed.op.where,
+            expected=f"{len(names)} QuantizedArrays",
+            fix="return a tuple with one for each output",
+        )
+    out: dict[str, QuantizedArray] = {}
+    for name, array in zip(names, results, strict=False):
+        if not name:
+            continue
+        if not isinstance(array, QuantizedArray):
+            raise CompilationError(
+                f"{type(placed.op).__name__} returned a {type(array).__name__}",
+                where=placed.op.where,
+                expected="a QuantizedArray",
+                got=type(array).__name__,
+                fix="wrap the result: QuantizedArray(self.n_bits, result, params=...)",
+            )
+        out[name] = array
+    return out
+
+
+def _at(error: FheError, placed: PlacedOp) -> FheError:
+    """``error`` with a place, where it has none."""
+    if error.where != Where():
+        return error
+    return type(error)(
+        error.problem,
+        where=placed.op.where,
+        expected=error.expected,
+        got=error.got,
+        fix=error.fix,
+    )
+
+
+def _leaving(
+    name: str, values: Mapping[str, QuantizedArray], placement: Placement, client_side: str
+) -> Value:
+    """An output as a float function of integer tensors.
+
+    What follows the last integer tensor runs after decryption, unless that tensor is an input: then the
+    model would do nothing under encryption.
+    """
+    array = values.get(name)
+    if array is None:
+        raise CompilationError(
+            "an output is constant, so there is nothing to decrypt",
+            where=Where(node=name),
+            fix="remove that output from the model",
+        )
+    value = array.values
+    if not isinstance(value, Tensor):
+        raise CompilationError(
+            "an output does not depend on encrypted data",
+            where=Where(node=name),
+            fix="remove that output from the model",
+        )
+    starts = roots(value.value)
+    clear = [root for root in starts if not isinstance(root, Node) or root.op == "input"]
+    fused = any(p.fused and name in p.node.writes for p in placement.ops)
+    stays = client_side == "minimal" and fused and len(starts) == 1
+    if clear or stays:
+        integers = QuantizedArray(
+            array.n_bits, array.qvalues, value_is_float=False, params=array.quantizer.params
+        )
+        return integers.values.value  # type: ignore[no-any-return]
+    return value.value

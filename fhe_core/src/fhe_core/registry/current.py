@@ -1,0 +1,180 @@
+"""The registry that is in force: the installed packs, and what `registered` adds for a while."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from fhe_core.errors import PackError, Where
+from fhe_core.registry.packs import BLOCK, STRICT, LoadedPack, is_strict, load_packs
+from fhe_core.registry.registrar import Registrar, Registration
+from fhe_core.registry.registry import Registry
+
+# What `ops()` shows as the pack of an operator that `registered` added.
+REGISTERED = "<registered>"
+
+Preference = frozenset[tuple[str, str]]
+
+
+class _Layer:
+    """The operators that one `registered` body adds to what is around it."""
+
+    def __init__(self, registrations: tuple[Registration, ...], below: _Layer | None) -> None:
+        self.depth: int = below.depth + 1 if below else 1
+        self._registrations = registrations
+        self._below = below
+        self._registries: dict[Preference, Registry] = {}
+
+    def on(self, base: Registry, preference: Preference) -> Registry:
+        registry = self._registries.get(preference)
+        if registry is None:
+            below = self._below.on(base, preference) if self._below else base
+            registry = below.with_registrations(self._registrations)
+            self._registries[preference] = registry
+        return registry
+
+
+_lock = threading.RLock()
+_loading = False
+_packs: tuple[LoadedPack, ...] | None = None
+_registries: dict[Preference, Registry] = {}
+_warned: set[tuple[str, str | None]] = set()
+_layer: ContextVar[_Layer | None] = ContextVar("fhe_core_registered", default=None)
+
+
+def get_registry(*, prefer: Mapping[str, str] | None = None) -> Registry:
+    """The registry of the installed packs, loaded once for the process, and what `registered` adds.
+
+    Packs are found by their entry points; ``FHE_PACKS`` allows (comma-separated names of packs or
+    distributions), ``FHE_PACKS_BLOCK`` blocks, ``FHE_PACKS_STRICT=1`` turns a failed pack into an
+    error. Otherwise each failed pack is warned of once. The environment is read at the first call.
+
+    Args:
+        prefer: operator type to the name of the pack that shall supply it.
+
+    Raises:
+        PackError: a preferred pack is not loaded or has no such operator; a pack failed and
+            ``FHE_PACKS_STRICT`` is set; or a pack calls this while it is being loaded.
+    """
+    preference: Preference = frozenset((prefer or {}).items())
+    base = _registries.get(preference) or _build(preference)
+    layer = _layer.get()
+    return layer.on(base, preference) if layer else base
+
+
+def load_registry(*, prefer: Mapping[str, str] | None = None) -> Registry:
+    """Finds and loads the installed packs anew; `get_registry` neither uses the result nor changes.
+
+    For tests of packs: what Python has imported stays imported, so a changed pack needs a new
+    process.
+
+    Raises:
+        PackError: as for `get_registry`.
+    """
+    return _checked(Registry(load_packs(), prefer=prefer))
+
+
+@contextmanager
+def registered(
+    impls: Iterable[tuple[Any, ...]] = (), quantized: Iterable[Any] = ()
+) -> Iterator[Registry]:
+    """Adds operators for the body alone, before all packs; for notebooks and tests.
+
+    Only code that runs in the body's own context sees them: another thread does not. Bodies nest,
+    and the inner one comes first. Their pack is shown as "<registered>". Also usable as a
+    decorator.
+
+    Args:
+        impls: ``(op_type, fn)`` or ``(op_type, fn, options)``, options as in `Registrar.impl`.
+        quantized: classes, or ``(cls, options)``, options as in `Registrar.quantized`.
+
+    Yields:
+        the registry of the body, as `get_registry` returns it there.
+
+    Raises:
+        SignatureError: a signature breaks the convention or contradicts the ONNX schema.
+        PackError: an item is malformed, or registered twice.
+    """
+    below = _layer.get()
+    registrar = Registrar(REGISTERED, layer=below.depth + 1 if below else 1)
+    for item in impls:
+        _register(registrar.impl, 2, item, "(op_type, fn) or (op_type, fn, options)")
+    for item in quantized:
+        parts = item if isinstance(item, tuple) else (item,)
+        _register(registrar.quantized, 1, parts, "a class or (cls, options)")
+    token = _layer.set(_Layer(registrar.close(), below))
+    try:
+        yield get_registry()
+    finally:
+        _layer.reset(token)
+
+
+def _register(register: Callable[..., None], required: int, item: Any, expected: str) -> None:
+    """Calls a registrar's method with an item: ``required`` values, and maybe a dict of options."""
+    if not isinstance(item, tuple) or len(item) not in (required, required + 1):
+        raise PackError(
+            "an item to register is malformed",
+            expected=expected,
+            got=repr(item),
+            fix="pass a list of such items",
+        )
+    options = item[required] if len(item) > required else {}
+    known = inspect.getfullargspec(register).kwonlyargs
+    if not isinstance(options, Mapping) or not options.keys() <= set(known):
+        raise PackError(
+            "an item to register has unknown options",
+            where=Where(op=str(item[0]), pack=REGISTERED),
+            expected=f"a dict with some of {', '.join(known)}",
+            got=repr(options),
+            fix="correct the last part of the item",
+        )
+    register(*item[:required], **options)
+
+
+def _build(preference: Preference) -> Registry:
+    global _packs, _loading
+    with _lock:
+        if preference in _registries:
+            return _registries[preference]
+        if _loading:
+            raise PackError(
+                "get_registry() was called while the packs were being loaded",
+                fix="call it inside a function, not when the pack is imported or its hook runs",
+            )
+        if _packs is None:
+            _loading = True
+            try:
+                _packs = load_packs()
+            finally:
+                _loading = False
+        registry = _checked(Registry(_packs, prefer=dict(preference)))
+        _registries[preference] = registry
+    _warn(registry)
+    return registry
+
+
+def _checked(registry: Registry) -> Registry:
+    """The registry, unless packs failed and the user wants that to be an error."""
+    failures = registry.failures()
+    if failures and is_strict():
+        first, *others = failures
+        more = f", and {len(others)} more" if others else ""
+        raise PackError(
+            f"{first.info} failed to load: {first.info.reason}{more}",
+            where=Where(pack=first.info.name),
+            fix=f"repair or uninstall it, or block it with {BLOCK}, or unset {STRICT}",
+        ) from first.error
+    return registry
+
+
+def _warn(registry: Registry) -> None:
+    for pack in registry.failures():
+        identity = pack.info.name, pack.info.distribution
+        if identity not in _warned:
+            _warned.add(identity)
+            warnings.warn(f"{pack.info} failed to load: {pack.info.reason}", stacklevel=4)

@@ -1,0 +1,210 @@
+"""The registry: which operators there are, whose they are, and which one a model's node means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from fhe_core.errors import PackError, Where
+from fhe_core.registry.packs import LoadedPack, PackInfo
+from fhe_core.registry.registrar import Registration
+from fhe_core.registry.schema import display_domain, newest_opset, normalize_domain
+from fhe_core.registry.spec import OpSpec
+from fhe_core.registry.table import Table, clash, lay_out
+from fhe_core.registry.unsupported import Unsupported, diagnose
+
+Key = tuple[str, str]  # domain, op_type
+ByKey = dict[Key, tuple[Registration, ...]]
+
+
+class Registry:
+    """Every operator of the loaded packs. Frozen: nothing can be added or taken away.
+
+    Args:
+        packs: in the order in which they were loaded. One that clashes with an earlier one is
+            turned into a failed one, and none of its operators stay.
+        prefer: operator type to the name of the pack that shall supply it, in both slots. Where two
+            domains have an operator of that name, ``"ai.onnx.ml.Scaler"`` tells which.
+
+    Raises:
+        PackError: a preferred pack is not loaded, or has no such operator.
+    """
+
+    def __init__(
+        self, packs: Iterable[LoadedPack], *, prefer: Mapping[str, str] | None = None
+    ) -> None:
+        self._prefer = dict(prefer or {})
+        self._packs, registrations = _settle(tuple(packs), self._prefer)
+        self._index(registrations)
+
+    def _index(self, registrations: ByKey) -> None:
+        self._registrations = registrations
+        self._tables: dict[Key, Table] = {}
+        self._resolved: dict[tuple[str, str, int], OpSpec | Unsupported] = {}
+
+    def with_registrations(self, added: Sequence[Registration]) -> Registry:
+        """A registry of these operators and more; this one stays as it is."""
+        other = object.__new__(Registry)
+        other._prefer = self._prefer
+        other._packs = self._packs
+        other._index(_by_key(added, self._registrations))
+        return other
+
+    def resolve(self, op_type: str, domain: str = "", *, opset: int) -> OpSpec:
+        """The operator that a node of a model means.
+
+        Args:
+            op_type: ONNX's name of the operator.
+            domain: "" and "ai.onnx" are the default one.
+            opset: the version of that domain that the model imports.
+
+        Raises:
+            UnsupportedOpError: no loaded pack has the operator, or not at this version. It says
+                what to install, and repeats why packs failed that might have had it.
+        """
+        found = self._resolved.get((domain, op_type, opset))
+        if found is None:
+            found = self._look_up(op_type, normalize_domain(domain), opset)
+            self._resolved[domain, op_type, opset] = found
+        if isinstance(found, Unsupported):
+            raise found.error()
+        return found
+
+    def ops(
+        self, domain: str | None = None, pack: str | None = None, shadowed: bool = False
+    ) -> list[OpSpec]:
+        """Every operator, one row for each range of opsets, sorted by domain, name and version.
+
+        Args:
+            domain: only this one; None for all.
+            pack: only rows of which this pack supplies a slot; None for all.
+            shadowed: also what another pack's registration hides; those rows have ``shadowed`` set.
+        """
+        wanted = None if domain is None else normalize_domain(domain)
+        rows = [
+            row
+            for key in self._registrations
+            if wanted is None or key[0] == wanted
+            for table in (self._table(key),)
+            for row in (*table.rows, *(table.shadowed if shadowed else ()))
+            if pack is None or pack in (row.impl_pack, row.quantized_pack)
+        ]
+        return sorted(rows, key=lambda r: (r.domain, r.op_type, r.since_version, r.shadowed))
+
+    def packs(self) -> list[PackInfo]:
+        """Every installed pack, in the order of loading, and what became of it."""
+        return [pack.info for pack in self._packs]
+
+    def failures(self) -> list[LoadedPack]:
+        """The packs that failed, each with the exception that it failed with, if there was one."""
+        return [pack for pack in self._packs if pack.info.status == "failed"]
+
+    def __repr__(self) -> str:
+        loaded = ", ".join(p.info.name for p in self._packs if p.info.status == "loaded")
+        return f"<Registry of {len(self._registrations)} operators, packs: {loaded or 'none'}>"
+
+    def _look_up(self, op_type: str, domain: str, opset: int) -> OpSpec | Unsupported:
+        table = self._table((domain, op_type))
+        newest = newest_opset(domain)
+        if newest is None or opset <= newest:
+            for row in table.rows:
+                if row.serves(opset):
+                    return row
+        return diagnose(
+            op_type,
+            domain,
+            opset,
+            table=table,
+            registered=[key[1] for key in self._registrations if key[0] == domain],
+            packs=self.packs(),
+        )
+
+    def _table(self, key: Key) -> Table:
+        table = self._tables.get(key)
+        if table is None:
+            preferred = _preferred(self._prefer, key)
+            table = self._tables[key] = lay_out(self._registrations.get(key, ()), preferred)
+        return table
+
+
+def _settle(
+    packs: tuple[LoadedPack, ...], prefer: Mapping[str, str]
+) -> tuple[tuple[LoadedPack, ...], ByKey]:
+    """Takes in pack after pack, and fails each that clashes with those before it."""
+    accepted: ByKey = {}
+    settled: list[LoadedPack] = []
+    for pack in packs:
+        reason = _clash_reason(pack, accepted, packs, prefer)
+        if reason:
+            settled.append(pack.failed(reason))
+        else:
+            settled.append(pack)
+            accepted = _by_key(pack.registrations, accepted)
+    for name, wanted in prefer.items():
+        _check_preference(name, wanted, settled)
+    return tuple(settled), accepted
+
+
+def _clash_reason(
+    pack: LoadedPack, accepted: ByKey, packs: Sequence[LoadedPack], prefer: Mapping[str, str]
+) -> str | None:
+    for new in pack.registrations:
+        others = accepted.get(new.key)
+        if not others:
+            continue
+        preferred = _preferred(prefer, new.key)
+        settling = [
+            registration
+            for candidate in packs
+            if candidate.info.name == preferred
+            for registration in candidate.registrations
+            if registration.key == new.key
+        ]
+        contention = clash(new, others, settling)
+        if contention:
+            old, span = contention
+            return (
+                f"packs {old.pack!r} and {new.pack!r} both register {new.slot} of "
+                f"{_display(new.key)} for {span}; block one, pass override=True in {new.pack!r}, "
+                f"or prefer one with get_registry(prefer={{{new.op_type!r}: {old.pack!r}}})"
+            )
+    return None
+
+
+def _check_preference(name: str, wanted: str, packs: Sequence[LoadedPack]) -> None:
+    pack = next((pack for pack in packs if pack.info.name == wanted), None)
+    where = Where(op=name, pack=wanted)
+    if pack is None:
+        known = ", ".join(pack.info.name for pack in packs) or "none"
+        raise PackError(
+            "the preferred pack is not installed",
+            where=where,
+            expected=f"one of {known}",
+            fix="install it, or prefer another",
+        )
+    if pack.info.status != "loaded":
+        raise PackError(
+            f"the preferred pack is {pack.info.status}: {pack.info.reason}",
+            where=where,
+            fix="repair or unblock it, or prefer another",
+        )
+    if not any(_preferred({name: wanted}, r.key) for r in pack.registrations):
+        raise PackError(
+            "the preferred pack does not register this operator",
+            where=where,
+            fix=f"see `fhe-ops list --pack {wanted}` for what it has",
+        )
+
+
+def _preferred(prefer: Mapping[str, str], key: Key) -> str | None:
+    return prefer.get(_display(key)) or prefer.get(key[1])
+
+
+def _display(key: Key) -> str:
+    return f"{display_domain(key[0])}.{key[1]}"
+
+
+def _by_key(added: Iterable[Registration], present: ByKey) -> ByKey:
+    together = dict(present)
+    for registration in added:
+        together[registration.key] = (*together.get(registration.key, ()), registration)
+    return together

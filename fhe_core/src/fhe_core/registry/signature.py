@@ -1,0 +1,140 @@
+"""A NumPy function's signature is the specification of its operator.
+
+Required inputs come before ``/``, optional inputs between ``/`` and ``*``, attributes after ``*``;
+variadic inputs are ``*inputs``. Said once there, everything else is derived::
+
+    def conv(X, W, /, B=None, *, auto_pad="NOTSET", group=1): ...
+    def concat(*inputs, axis): ...
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from fhe_core.errors import SignatureError
+
+
+class Required:
+    """The type of `REQUIRED`, which stands where an attribute has no default."""
+
+    def __repr__(self) -> str:
+        return "REQUIRED"
+
+    def __reduce__(self) -> str:
+        # Copies and pickles are the one instance, so that ``is REQUIRED`` stays true.
+        return "REQUIRED"
+
+
+REQUIRED = Required()
+
+
+@dataclass(frozen=True)
+class OpSignature:
+    """What an operator takes: inputs by position, attributes by name.
+
+    Attributes:
+        inputs: names of the required inputs, in order.
+        optional_inputs: names of the inputs that follow and may be missing (None).
+        variadic: name of the ``*inputs``, or None.
+        attributes: attribute name to default, `REQUIRED` where there is none. Read-only.
+    """
+
+    inputs: tuple[str, ...] = ()
+    optional_inputs: tuple[str, ...] = ()
+    variadic: str | None = None
+    # Defaults may be lists, which have no hash.
+    attributes: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "attributes", MappingProxyType(dict(self.attributes)))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # A mappingproxy cannot be pickled.
+        parts = (self.inputs, self.optional_inputs, self.variadic, dict(self.attributes))
+        return OpSignature, parts
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The required inputs, then the optional ones; without the variadic."""
+        return self.inputs + self.optional_inputs
+
+    def __str__(self) -> str:
+        parts = [*self.inputs]
+        if self.inputs:
+            parts.append("/")
+        parts += [f"{name}=None" for name in self.optional_inputs]
+        if self.variadic:
+            parts.append(f"*{self.variadic}")
+        elif self.attributes:
+            parts.append("*")
+        parts += [
+            name if default is REQUIRED else f"{name}={default!r}"
+            for name, default in self.attributes.items()
+        ]
+        return f"({', '.join(parts)})"
+
+    @classmethod
+    def from_callable(cls, fn: Callable[..., Any]) -> OpSignature:
+        """Reads the signature of ``fn``.
+
+        Raises:
+            SignatureError: ``fn`` has no readable signature, or one that breaks the convention.
+        """
+        try:
+            parameters = inspect.signature(fn).parameters.values()
+        except (TypeError, ValueError):
+            raise SignatureError(
+                f"{function_name(fn)} has no signature that Python can read",
+                fix="wrap it in a function that names its inputs, such as `def tanh(x, /): ...`",
+            ) from None
+        inputs, optional, attributes = [], [], {}
+        variadic = None
+        for parameter in parameters:
+            _check_convention(fn, parameter)
+            if parameter.kind is parameter.POSITIONAL_ONLY:
+                inputs.append(parameter.name)
+            elif parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+                optional.append(parameter.name)
+            elif parameter.kind is parameter.VAR_POSITIONAL:
+                variadic = parameter.name
+            else:
+                missing = parameter.default is parameter.empty
+                attributes[parameter.name] = REQUIRED if missing else parameter.default
+        return cls(tuple(inputs), tuple(optional), variadic, attributes)
+
+
+def function_name(fn: object) -> str:
+    """``module.name`` of a function or class, for messages."""
+    name = getattr(fn, "__qualname__", None) or repr(fn)
+    module = getattr(fn, "__module__", None)
+    return f"{module}.{name}" if module else name
+
+
+def _check_convention(fn: Callable[..., Any], parameter: inspect.Parameter) -> None:
+    """Raises SignatureError if a parameter is neither input nor attribute by the convention."""
+    name, default = parameter.name, parameter.default
+    has_default = default is not parameter.empty
+    rule = fix = None
+    if parameter.kind is parameter.VAR_KEYWORD:
+        rule = "every attribute named after `*`"
+        fix = f"replace **{name} by one keyword-only parameter for each attribute of the op"
+    elif parameter.kind is parameter.POSITIONAL_ONLY and has_default:
+        rule = "required inputs, without defaults, before `/`"
+        fix = f"move `/` before {name} to make it an optional input, or drop its default"
+    elif parameter.kind is parameter.POSITIONAL_OR_KEYWORD and not has_default:
+        rule = "required inputs before `/`, attributes after `*`"
+        fix = f"put `/` after {name} if it is an input, or `*` before it if it is an attribute"
+    elif parameter.kind is parameter.POSITIONAL_OR_KEYWORD and default is not None:
+        rule = "optional inputs, between `/` and `*`, with the default None"
+        fix = f"put `*` before {name} if it is an attribute, or give it the default None"
+    if rule:
+        raise SignatureError(
+            f"parameter {name!r} of {function_name(fn)} breaks the signature convention",
+            expected=rule,
+            got=f"`{parameter}`",
+            fix=fix,
+        )

@@ -1,0 +1,45 @@
+"""One row of the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fhe_core.registry.registrar import Fusion
+from fhe_core.registry.signature import OpSignature
+
+
+@dataclass(frozen=True)
+class OpSpec:
+    """An operator over a range of opsets, and who supplies it.
+
+    Attributes:
+        domain: "" for ONNX's default domain.
+        op_type: ONNX's name of the operator.
+        since_version: the first opset served.
+        until: the last opset served; None if that is the newest known.
+        signature: inputs and attributes, from the NumPy implementation.
+        fusion: "always", "never" or "conditional"; None without a quantized form.
+        impl: the NumPy implementation; that of the quantized class where nobody registered one.
+        impl_pack: the name of the pack that supplies ``impl``.
+        quantized: the `fhe_core.QuantizedOp`, or None: then the operator runs in float only.
+        quantized_pack: the name of the pack that supplies ``quantized``.
+        shadowed: another pack's registration serves here instead; such a row holds one slot alone.
+    """
+
+    domain: str
+    op_type: str
+    since_version: int
+    until: int | None
+    signature: OpSignature | None
+    fusion: Fusion | None
+    impl: Callable[..., Any] | None
+    impl_pack: str | None
+    quantized: type | None
+    quantized_pack: str | None
+    shadowed: bool = False
+
+    def serves(self, opset: int) -> bool:
+        """Whether a model of this opset gets this row."""
+        return self.since_version <= opset and (self.until is None or opset <= self.until)

@@ -1,0 +1,151 @@
+"""All registrations of one operator, laid out along the opsets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from fhe_core.registry.registrar import Registration
+from fhe_core.registry.spec import OpSpec
+from fhe_core.registry.versions import OPEN, Span, join
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one operator.
+
+    ``rows`` are disjoint and in order; ``shadowed`` is what they hide; ``unpaired`` are quantized
+    classes that serve nowhere, because neither they nor any pack has a NumPy implementation.
+    """
+
+    rows: tuple[OpSpec, ...]
+    shadowed: tuple[OpSpec, ...]
+    unpaired: tuple[Registration, ...]
+
+
+def lay_out(registrations: Sequence[Registration], preferred: str | None = None) -> Table:
+    """Decides who serves which opsets.
+
+    Args:
+        registrations: of one operator, in the order in which their packs were loaded.
+        preferred: the pack that the user prefers for this operator.
+    """
+    ranked = sorted(registrations, key=lambda r: _rank(r, preferred))[::-1]
+    rows: list[tuple[Span, Registration, Registration | None]] = []
+    hidden: dict[int, list[Span]] = {}
+    serving: set[int] = set()
+    for span in _pieces(registrations):
+        impl, quantized = _choose(ranked, span.first)
+        for registration in ranked:
+            winner = impl if registration.slot == "impl" else quantized
+            if winner not in (None, registration) and registration.serves(span.first):
+                hidden.setdefault(id(registration), []).append(span)
+        source = impl or quantized
+        if source is None:
+            continue
+        serving |= {id(source), id(quantized)}
+        if rows and rows[-1][1:] == (source, quantized) and rows[-1][0].last == span.first - 1:
+            span = Span(rows.pop()[0].first, span.last)
+        rows.append((span, source, quantized))
+    return Table(
+        rows=tuple(_row(*row) for row in rows),
+        shadowed=tuple(
+            _shadow(registration, span)
+            for registration in ranked
+            for span in join(hidden.get(id(registration), ()))
+        ),
+        unpaired=tuple(
+            registration
+            for registration in ranked
+            if registration.slot == "quantized"
+            and id(registration) not in serving
+            and id(registration) not in hidden
+        ),
+    )
+
+
+def clash(
+    new: Registration, accepted: Iterable[Registration], preferred: Iterable[Registration]
+) -> tuple[Registration, Span] | None:
+    """The accepted registration that ``new`` contends with, and over which opsets, or None.
+
+    Args:
+        new: of the pack that is being added.
+        accepted: of the same operator, from other packs.
+        preferred: of the same operator, from the pack that the user prefers: where it serves,
+            nobody else contends.
+    """
+    settled = [span for r in preferred if r.slot == new.slot for span in r.spans]
+    for old in accepted:
+        if old.slot != new.slot or old.pack == new.pack or old.override or new.override:
+            continue
+        for mine in new.spans:
+            for theirs in old.spans:
+                both = mine & theirs
+                if both and not any(both & span == both for span in settled):
+                    return old, both
+    return None
+
+
+def _rank(registration: Registration, preferred: str | None) -> tuple[int, bool, bool]:
+    """Who wins: the innermost `registered`, then the user's preference, then an override.
+
+    An override takes effect whichever of the two packs is loaded first; between two overrides the
+    later wins.
+    """
+    return (
+        registration.layer,
+        registration.pack == preferred,
+        registration.override,
+    )
+
+
+def _pieces(registrations: Sequence[Registration]) -> Iterable[Span]:
+    """The opsets cut wherever a registration begins or ends: within a piece nothing changes."""
+    spans = [span for registration in registrations for span in registration.spans]
+    starts = sorted({s.first for s in spans} | {s.last + 1 for s in spans if s.last != OPEN})
+    ends = [start - 1 for start in starts[1:]] + [OPEN]
+    return map(Span, starts, ends)
+
+
+def _choose(
+    ranked: Sequence[Registration], opset: int
+) -> tuple[Registration | None, Registration | None]:
+    here = [registration for registration in ranked if registration.serves(opset)]
+    impl = next((r for r in here if r.slot == "impl"), None)
+    # A class without a function of its own needs somebody's.
+    pairable = (r for r in here if r.slot == "quantized" and (r.signature or impl))
+    return impl, next(pairable, None)
+
+
+def _row(span: Span, source: Registration, quantized: Registration | None) -> OpSpec:
+    """``source`` supplies the NumPy function: ``quantized`` itself where nobody registered one."""
+    return OpSpec(
+        domain=source.domain,
+        op_type=source.op_type,
+        since_version=span.first,
+        until=span.until,
+        signature=source.signature,
+        fusion=quantized.fusion if quantized else None,
+        impl=source.target if source.slot == "impl" else source.target.impl,
+        impl_pack=source.pack,
+        quantized=quantized.target if quantized else None,
+        quantized_pack=quantized.pack if quantized else None,
+    )
+
+
+def _shadow(registration: Registration, span: Span) -> OpSpec:
+    is_impl = registration.slot == "impl"
+    return OpSpec(
+        domain=registration.domain,
+        op_type=registration.op_type,
+        since_version=span.first,
+        until=span.until,
+        signature=registration.signature,
+        fusion=registration.fusion,
+        impl=registration.target if is_impl else None,
+        impl_pack=registration.pack if is_impl else None,
+        quantized=None if is_impl else registration.target,
+        quantized_pack=None if is_impl else registration.pack,
+        shadowed=True,
+    )

@@ -1,0 +1,223 @@
+"""Normalizations: shift and scale by statistics, given or measured on the input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from fhe_core.errors import UnsupportedOpError, Where
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+def batch_normalization_6(
+    x: Array,
+    scale: Array,
+    b: Array,
+    mean: Array,
+    var: Array,
+    /,
+    *,
+    epsilon: float = 1e-5,
+    is_test: int = 0,
+    momentum: float = 0.9,
+    spatial: int = 1,
+) -> Array:
+    """scale·(x - mean)/√(var + epsilon) + b for each channel of x: (N, C, ...), or each element
+    of a sample unless ``spatial``. Inference (``is_test=1``) only."""
+    if not is_test:
+        raise UnsupportedOpError(
+            "batch normalization in training mode changes its own statistics",
+            where=Where(op="BatchNormalization", opset=6),
+            expected="is_test=1",
+            got="is_test=0",
+            fix="export the model for inference",
+        )
+    return batch_normalization_7(x, scale, b, mean, var, epsilon=epsilon, spatial=spatial)
+
+
+def batch_normalization_7(
+    x: Array,
+    scale: Array,
+    b: Array,
+    mean: Array,
+    var: Array,
+    /,
+    *,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+    spatial: int = 1,
+) -> Array:
+    """scale·(x - mean)/√(var + epsilon) + b for each channel of x: (N, C, ...), or each element
+    of a sample unless ``spatial``."""
+    if spatial:
+        scale, b, mean, var = (_per_channel(v, x.ndim) for v in (scale, b, mean, var))
+    return _standardized(x, mean, 1 / np.sqrt(var + epsilon), scale, b)
+
+
+def batch_normalization_9(
+    x: Array,
+    scale: Array,
+    b: Array,
+    mean: Array,
+    var: Array,
+    /,
+    *,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+) -> Array:
+    """scale·(x - mean)/√(var + epsilon) + b for each channel of x: (N, C, ...)."""
+    return batch_normalization_7(x, scale, b, mean, var, epsilon=epsilon)
+
+
+def batch_normalization_14(
+    x: Array,
+    scale: Array,
+    b: Array,
+    input_mean: Array,
+    input_var: Array,
+    /,
+    *,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+    training_mode: int = 0,
+) -> Array | tuple[Array, Array, Array]:
+    """scale·(x - mean)/√(var + epsilon) + b for each channel of x: (N, C, ...).
+
+    In ``training_mode`` with the batch's own mean and variance, and the running ones, moved towards
+    them by 1 - momentum, as second and third output.
+    """
+    if not training_mode:
+        return batch_normalization_7(x, scale, b, input_mean, input_var, epsilon=epsilon)
+    axes = (0, *range(2, x.ndim))
+    precise = x.astype(np.promote_types(x.dtype, input_mean.dtype), copy=False)
+    mean, var = precise.mean(axes), precise.var(axes)
+    y = batch_normalization_7(x, scale, b, mean, var, epsilon=epsilon)
+    running = (
+        (momentum * old + (1 - momentum) * new).astype(old.dtype, copy=False)
+        for old, new in ((input_mean, mean), (input_var, var))
+    )
+    return (y, *running)
+
+
+def instance_normalization(
+    input: Array,
+    scale: Array,
+    b: Array,
+    /,
+    *,
+    epsilon: float = 1e-5,
+) -> Array:
+    """scale·(input - mean)/√(variance + epsilon) + b with the statistics of each sample's channel;
+    input: (N, C, ...), scale and b: (C,)."""
+    axes = tuple(range(2, input.ndim))
+    mean, inverse = _statistics(input, axes, epsilon)
+    scale, b = (_per_channel(v, input.ndim) for v in (scale, b))
+    return _standardized(input, mean, inverse, scale, b)
+
+
+def layer_normalization(
+    x: Array,
+    scale: Array,
+    /,
+    b: Array | None = None,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    stash_type: int = 1,
+) -> tuple[Array, Array, Array]:
+    """scale·(x - mean)/√(variance + epsilon) + b over the axes from ``axis`` on; then the mean and
+    1/√(variance + epsilon), with those axes kept as 1.
+
+    The statistics, and the standardization, are in single precision (``stash_type`` 1), whatever
+    the type of x; scale and b apply in x's own.
+    """
+    if stash_type != 1:
+        raise UnsupportedOpError(
+            "NumPy has no type for these statistics",
+            where=Where(op="LayerNormalization"),
+            expected="stash_type=1 (float)",
+            got=f"stash_type={stash_type}",
+            fix="export the model with stash_type=1",
+        )
+    stash = x.astype(np.float32, copy=False)
+    mean, inverse = _statistics(stash, tuple(range(axis % x.ndim, x.ndim)), epsilon)
+    y = stash - mean
+    y *= inverse
+    y = y.astype(x.dtype, copy=False)
+    y *= scale
+    if b is not None:
+        y += b
+    return y, mean, inverse
+
+
+def lrn(
+    x: Array,
+    /,
+    *,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    bias: float = 1.0,
+    size: int,
+) -> Array:
+    """x / (bias + alpha/size · sum of the squares of ``size`` neighbouring channels)^beta;
+    x: (N, C, ...)."""
+    channels = x.shape[1]
+    squares = np.square(x)
+    total = np.zeros_like(squares)
+    for shift in range(-((size - 1) // 2), size // 2 + 1):
+        if abs(shift) < channels:
+            total[:, max(-shift, 0) : channels - max(shift, 0)] += squares[
+                :, max(shift, 0) : channels + min(shift, 0)
+            ]
+    total *= alpha / size
+    total += bias
+    return np.divide(x, np.power(total, beta, out=total), out=total)
+
+
+def lp_normalization(input: Array, /, *, axis: int = -1, p: int = 2) -> Array:
+    """input / its 1- or 2-norm along ``axis``, and 0 where that norm is 0."""
+    if p == 1:
+        norm = np.sum(np.abs(input), axis=axis, keepdims=True)
+    else:
+        norm = np.sqrt(np.sum(np.square(input), axis=axis, keepdims=True))
+    return np.divide(input, norm, out=np.zeros_like(input), where=norm != 0)
+
+
+def _per_channel(values: Array, ndim: int) -> Array:
+    """The vector ``values``: (C,) shaped to broadcast along axis 1 of ``ndim`` axes."""
+    return values.reshape(-1, *(1,) * (ndim - 2))
+
+
+def _statistics(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Array]:
+    """The mean and 1/√(variance + epsilon) over ``axes``, which stay as 1."""
+    mean = np.mean(x, axis=axes, keepdims=True)
+    inverse = np.var(x, axis=axes, keepdims=True)
+    inverse += epsilon
+    np.sqrt(inverse, out=inverse)
+    return mean, np.reciprocal(inverse, out=inverse)
+
+
+def _standardized(x: Array, mean: Array, inverse: Array, scale: Array, b: Array) -> Array:
+    """scale·(x - mean)·inverse + b, in x's type.
+
+    Not folded into one factor and one offset: that loses digits where |mean| ≫ deviation.
+    """
+    y = x - mean
+    y *= inverse * scale
+    y += b
+    return y.astype(x.dtype, copy=False)
+
+
+IMPLEMENTATIONS: tuple[tuple[str, int, Callable[..., Any]], ...] = (
+    ("BatchNormalization", 6, batch_normalization_6),
+    ("BatchNormalization", 7, batch_normalization_7),
+    ("BatchNormalization", 9, batch_normalization_9),
+    ("BatchNormalization", 14, batch_normalization_14),
+    ("InstanceNormalization", 6, instance_normalization),
+    ("LayerNormalization", 17, layer_normalization),
+    ("LRN", 1, lrn),
+    ("LpNormalization", 1, lp_normalization),
+)

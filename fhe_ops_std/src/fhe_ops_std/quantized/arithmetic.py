@@ -1,0 +1,204 @@
+"""Arithmetic of two or more tensors: a look-up where one integer tensor is behind all of them, integer
+arithmetic where several are."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Any, ClassVar
+
+import numpy as np
+from fhe_core import PlanError, QuantizedArray, QuantizedOp, primitives
+from fhe_core.quantization.quantizers import QuantizationStats
+
+
+class Conditional(QuantizedOp):
+    """Fuses where everything that varies is computed from one integer tensor."""
+
+    def can_fuse(self) -> bool:
+        return len(self._int_input_names) == 1
+
+
+class JoiningOp(Conditional):
+    """Adds integers that share a scale: then no look-up is needed."""
+
+    shares_scale: ClassVar[bool] = True
+    signs: ClassVar[tuple[int, ...]] = (1, 1)
+
+    def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
+        if self.can_fuse() or self.constant_inputs:
+            return super().q_impl(*q_inputs, **attrs)
+        prepared = self._prepare_inputs_with_constants(
+            *q_inputs, calibrate=False, quantize_actual_values=True
+        )
+        first = prepared[0].quantizer
+        signs = (*self.signs, *[self.signs[-1]] * len(prepared))
+        total, zero = prepared[0].qvalues, np.asarray(first.zero_point)
+        for sign, part in zip(signs[1:], prepared[1:], strict=False):
+            integers, zero_point = at_scale(part, first.scale)
+            total = total + integers if sign > 0 else total - integers
+            zero = zero + sign * np.asarray(zero_point)
+        return self.quantized((total.astype(np.float64) - zero) * first.scale)
+
+
+def at_scale(array: QuantizedArray, scale: float) -> tuple[Any, Any]:
+    """The integers of an array at a given scale, and their zero point.
+
+    The plan gives tensors that are joined one scale, and then these are the array's own. Where a plan was
+    edited not to, they are requantized, with a look-up.
+    """
+    own = array.quantizer
+    if np.isclose(own.scale, scale, rtol=1e-9):
+        return array.qvalues, own.zero_point
+    span = (np.asarray(own.params.high) - own.params.low).max() * own.scale
+    bits = int(np.ceil(np.log2(span / scale + 1))) + 1
+    if bits > 16:
+        raise PlanError(
+            "tensors that are joined have scales too far apart",
+            expected="one scale",
+            got=f"{own.scale:g} and {scale:g}",
+            fix="give them one scale in the plan",
+        )
+    low = -(2 ** (bits - 1))
+    levels = np.clip(np.rint(array.values / scale), low, -low - 1).astype(np.int64)
+    return levels, 0
+
+
+class QuantizedAdd(JoiningOp):
+    """A + B."""
+
+    _impl_for_op_named = "Add"
+
+
+class QuantizedSub(JoiningOp):
+    """A - B."""
+
+    _impl_for_op_named = "Sub"
+    signs = (1, -1)
+
+
+class QuantizedSum(JoiningOp):
+    """The sum of any number of tensors."""
+
+    _impl_for_op_named = "Sum"
+
+
+class QuantizedMul(Conditional):
+    """A * B. Of two encrypted tensors: two look-ups a product."""
+
+    _impl_for_op_named = "Mul"
+
+    def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
+        if self.can_fuse() or self.constant_inputs:
+            return super().q_impl(*q_inputs, **attrs)
+        a, b = self._prepare_inputs_with_constants(
+            *q_inputs, calibrate=False, quantize_actual_values=True
+        )
+        product = primitives.multiply(
+            a.qvalues - a.quantizer.zero_point, b.qvalues - b.quantizer.zero_point
+        )
+        scale = a.quantizer.scale * b.quantizer.scale
+        return self.quantized(product.astype(np.float64) * scale)
+
+
+class QuantizedDiv(Conditional):
+    """A / B. Of two encrypted tensors: A times a table of 1 / B."""
+
+    _impl_for_op_named = "Div"
+
+    def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
+        if self.can_fuse() or (self.constant_inputs and 1 in self.constant_inputs):
+            return super().q_impl(*q_inputs, **attrs)
+        a, b = self._prepare_inputs_with_constants(
+            *q_inputs, calibrate=False, quantize_actual_values=True
+        )
+        inverse = self._reciprocal(b)
+        if 0 in self.constant_inputs:
+            return self.quantized(self.constant(0) * inverse.values)
+        product = primitives.multiply(
+            a.qvalues - a.quantizer.zero_point, inverse.qvalues - inverse.quantizer.zero_point
+        )
+        scale = a.quantizer.scale * inverse.quantizer.scale
+        return self.quantized(product.astype(np.float64) * scale)
+
+    def _reciprocal(self, b: QuantizedArray) -> QuantizedArray:
+        """1 / B with a range of its own, from the integers that B can be (0 counts as the next one)."""
+        params = b.quantizer.params
+        levels = np.arange(int(np.min(params.low)), int(np.max(params.high)) + 1)
+        real = (levels - np.asarray(params.zero_point).mean()) * params.scale
+        real = real[np.abs(real) > params.scale / 2]
+        step = params.scale
+        values = np.where(b.values < 0, -1.0, 1.0) / np.maximum(np.abs(b.values), step)
+        stats = QuantizationStats(float((1 / real).min()), float((1 / real).max()))
+        return QuantizedArray(b.n_bits, values, stats=stats)
+
+
+class QuantizedMax(Conditional):
+    """The largest of any number of tensors: one look-up for each further tensor."""
+
+    _impl_for_op_named = "Max"
+    shares_scale: ClassVar[bool] = True
+
+    def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
+        if self.can_fuse() or self.constant_inputs:
+            return super().q_impl(*q_inputs, **attrs)
+        prepared = self._prepare_inputs_with_constants(
+            *q_inputs, calibrate=False, quantize_actual_values=True
+        )
+        scale = prepared[0].quantizer.scale
+        # One zero point for all: comparing integers then compares values.
+        parts = [part[0] - part[1] for part in (at_scale(array, scale) for array in prepared)]
+        return self.quantized(reduce(self._choose, parts).astype(np.float64) * scale)
+
+    def _choose(self, a: Any, b: Any) -> Any:
+        return primitives.maximum(a, b)
+
+
+class QuantizedMin(QuantizedMax):
+    """The smallest of any number of tensors."""
+
+    _impl_for_op_named = "Min"
+
+    def _choose(self, a: Any, b: Any) -> Any:
+        return primitives.minimum(a, b)
+
+
+def conditional(name: str) -> type[QuantizedOp]:
+    """The quantized form of an op that is a look-up if one integer tensor is behind its inputs."""
+    return type(
+        f"Quantized{name}",
+        (Conditional,),
+        {
+            "__doc__": f"{name}, where one integer tensor is behind its inputs.",
+            "__module__": __name__,
+            "_impl_for_op_named": name,
+        },
+    )
+
+
+CLASSES: tuple[type[QuantizedOp], ...] = (
+    QuantizedAdd,
+    QuantizedSub,
+    QuantizedSum,
+    QuantizedMul,
+    QuantizedDiv,
+    QuantizedMax,
+    QuantizedMin,
+    *(
+        conditional(name)
+        for name in (
+            "Pow",
+            "PRelu",
+            "Mod",
+            "Mean",
+            "Where",
+            "Equal",
+            "Greater",
+            "GreaterOrEqual",
+            "Less",
+            "LessOrEqual",
+            "And",
+            "Or",
+            "Xor",
+        )
+    ),
+)

@@ -1,0 +1,135 @@
+"""Layout: elements move and do not change, so the NumPy implementation runs on tensors as it is.
+
+Nothing is quantized here. On integers the move is free; between an accumulator and its look-up it is
+replayed on whichever side has fewer elements.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from fhe_core import QuantizedArray, QuantizedOp, Tensor
+
+
+class LayoutOp(QuantizedOp):
+    """Moves elements. The result keeps the scale of the input."""
+
+    keeps_scale: ClassVar[bool] = True
+
+    def can_fuse(self) -> bool:
+        return False
+
+    def zero_point_axis(self, index: int) -> Any:
+        return self.ANY_AXIS
+
+    def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
+        inputs = self._prepare_inputs_with_constants(
+            *q_inputs, calibrate=False, quantize_actual_values=False
+        )
+        return self.quantized(self._function(*inputs, **attrs))
+
+
+class QuantizedShape(QuantizedOp):
+    """The shape, which is no secret. The batch stays symbolic."""
+
+    _impl_for_op_named = "Shape"
+
+    def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
+        (x,) = q_inputs
+        shape = np.asarray(x.shape, dtype=np.int64)[attrs.get("start", 0) : attrs.get("end")]
+        return QuantizedArray(self.n_bits, shape)
+
+    def can_fuse(self) -> bool:
+        return False
+
+    def zero_point_axis(self, index: int) -> Any:
+        return self.ANY_AXIS
+
+
+class QuantizedPad(QuantizedOp):
+    """Padding: constants become integers, so the input is quantized first."""
+
+    _impl_for_op_named = "Pad"
+    keeps_scale: ClassVar[bool] = True
+
+    def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
+        inputs = self._prepare_inputs_with_constants(
+            *q_inputs, calibrate=False, quantize_actual_values=True
+        )
+        x, rest = inputs[0], inputs[1:]
+        if attrs["mode"] != "constant":
+            return self.quantized(self._function(x.values, *rest, **attrs))
+        constants = [self.constant(i + 1) for i in range(len(rest))]
+        quantizer = x.quantizer
+        if len(constants) > 1 and constants[1] is not None:
+            level = np.rint(np.asarray(constants[1], dtype=np.float64) / quantizer.scale)
+            constants[1] = level.astype(np.int64) + quantizer.zero_point
+        elif "value" in attrs:
+            attrs = {**attrs, "value": int(np.rint(attrs["value"] / quantizer.scale)) + quantizer.zero_point}
+        else:
+            constants = [*constants[:1], np.asarray(quantizer.zero_point), *constants[2:]]
+        padded = self._function(x.qvalues, *constants, **attrs)
+        return self.quantized(quantizer.dequant(padded))
+
+
+class QuantizedConcat(QuantizedOp):
+    """Joins tensors that share a scale: no look-up."""
+
+    _impl_for_op_named = "Concat"
+    shares_scale: ClassVar[bool] = True
+
+    def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
+        from fhe_ops_std.quantized.arithmetic import at_scale
+
+        if not any(isinstance(x.values, Tensor) for x in q_inputs):
+            return super().q_impl(*q_inputs, **attrs)
+        inputs = self._prepare_inputs_with_constants(
+            *q_inputs, calibrate=False, quantize_actual_values=True
+        )
+        scale = q_inputs[0].quantizer.scale
+        parts, zeros = [], []
+        for array in inputs:
+            integers, zero = at_scale(array, scale) if isinstance(array, QuantizedArray) else (array, 0)
+            parts.append(integers)
+            zeros.append(np.broadcast_to(zero, (1, *integers.shape[1:])))
+        joined = np.concatenate(parts, axis=attrs["axis"])
+        zero_point = np.concatenate(zeros, axis=attrs["axis"])
+        return self.quantized((joined.astype(np.float64) - zero_point) * scale)
+
+
+def layout(name: str) -> type[QuantizedOp]:
+    """The quantized form of an op that moves elements."""
+    return type(
+        f"Quantized{name}",
+        (LayoutOp,),
+        {
+            "__doc__": f"{name}, on encrypted values without a look-up.",
+            "__module__": __name__,
+            "_impl_for_op_named": name,
+        },
+    )
+
+
+CLASSES: tuple[type[QuantizedOp], ...] = (
+    QuantizedShape,
+    QuantizedPad,
+    QuantizedConcat,
+    *(
+        layout(name)
+        for name in (
+            "DepthToSpace",
+            "Expand",
+            "Flatten",
+            "Gather",
+            "Reshape",
+            "Slice",
+            "SpaceToDepth",
+            "Split",
+            "Squeeze",
+            "Tile",
+            "Transpose",
+            "Unsqueeze",
+        )
+    ),
+)

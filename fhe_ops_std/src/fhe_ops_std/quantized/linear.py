@@ -1,0 +1,178 @@
+"""Matrix products and convolutions: integers times clear integer weights, rescaled afterwards.
+
+With inputs x = s (q - z) and weights w = t v for each output channel, sum(x w) = s t (sum(q v) - sum(z v)):
+the accumulator sum(q v) is all that is computed under encryption, and the rest becomes part of the next
+look-up. Zero points may therefore differ from channel to channel of the input, and scales from channel to
+channel of the output, at no cost.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from fhe_core import CompilationError, QuantizedArray, QuantizedOp, primitives
+from fhe_core.quantization.op import WeightChannels
+
+from fhe_ops_std._windows import windows
+
+
+class QuantizedMatMul(QuantizedOp):
+    """A @ B, of an encrypted and a clear matrix or of two encrypted ones."""
+
+    _impl_for_op_named = "MatMul"
+
+    def weight_channels(self) -> WeightChannels | None:
+        weights = self.constant(1)
+        if weights is None or weights.ndim != 2:
+            return None
+        return WeightChannels(index=1, weight_axis=1, output_axis=-1)
+
+    def zero_point_axis(self, index: int) -> int | None:
+        return -1 if index == 0 and self.weight_channels() else None
+
+    def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
+        a, b = self._prepare_inputs_with_constants(
+            *q_inputs, calibrate=False, quantize_actual_values=True
+        )
+        return self.quantized(product(a, b, 0 in self.constant_inputs))
+
+
+def product(a: QuantizedArray, b: QuantizedArray, left: bool = False) -> Any:
+    """The real values of a @ b, as an accumulator rescaled. ``left``: ``a`` is the clear one."""
+    zero_a, zero_b = a.quantizer.zero_point, b.quantizer.zero_point
+    scale = a.quantizer.scale * b.quantizer.scale
+    if left:
+        weights, x, zero = a.qvalues - zero_a, b.qvalues, zero_b
+        accumulator = weights @ x
+        offset = weights.sum(axis=-1, keepdims=True) * zero
+    elif isinstance(b.qvalues, np.ndarray):
+        weights, x, zero = b.qvalues - zero_b, a.qvalues, zero_a
+        accumulator = x @ weights
+        rows = weights.shape[-2] if weights.ndim > 1 else weights.shape[0]
+        zeros = np.broadcast_to(zero, (*np.shape(zero)[:-1], rows)) if np.ndim(zero) else zero
+        offset = zeros @ weights if np.ndim(zero) else zero * weights.sum(axis=-2 if weights.ndim > 1 else 0)
+    else:
+        accumulator = (a.qvalues - zero_a) @ (b.qvalues - zero_b)
+        offset = 0
+    return (accumulator.astype(np.float64) - offset) * scale
+
+
+class QuantizedGemm(QuantizedOp):
+    """alpha A' @ B' + beta C, A' encrypted with samples as its rows."""
+
+    _impl_for_op_named = "Gemm"
+
+    def weight_channels(self) -> WeightChannels | None:
+        if self.constant(1) is None:
+            return None
+        axis = 0 if self.attrs.get("transB") else 1
+        return WeightChannels(index=1, weight_axis=axis, output_axis=1)
+
+    def zero_point_axis(self, index: int) -> int | None:
+        return 1 if index == 0 and self.constant(1) is not None else None
+
+    def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
+        if attrs["transA"]:
+            raise CompilationError(
+                "the encrypted matrix is transposed, which mixes the samples of a batch",
+                where=self.where,
+                expected="transA=0",
+                fix="transpose in the model before the batch is formed",
+            )
+        inputs = self._prepare_inputs_with_constants(
+            *q_inputs, calibrate=False, quantize_actual_values=True
+        )
+        a, b = inputs[:2]
+        if attrs["transB"]:
+            b = transposed(b)
+        result = product(a, b, 0 in self.constant_inputs) * attrs["alpha"]
+        bias = inputs[2] if len(inputs) > 2 else None
+        if bias is not None:
+            if 2 not in self.constant_inputs:
+                raise CompilationError(
+                    "Gemm with an encrypted C is not supported",
+                    where=self.where,
+                    fix="export the addition as an Add",
+                )
+            result = result + attrs["beta"] * self.constant(2).astype(np.float64)
+        return self.quantized(result)
+
+
+def transposed(array: QuantizedArray) -> QuantizedArray:
+    """The transpose of a clear or encrypted matrix, with scales that still broadcast to it."""
+    quantizer = array.quantizer
+    parameters = quantizer.params
+    turned = type(parameters)(
+        *(
+            np.swapaxes(value, -1, -2) if np.ndim(value) > 1 else value
+            for value in (parameters.scale, parameters.zero_point, parameters.low, parameters.high)
+        )
+    )
+    return QuantizedArray(
+        array.n_bits, np.swapaxes(array.qvalues, -1, -2), value_is_float=False, params=turned
+    )
+
+
+class QuantizedConv(QuantizedOp):
+    """Convolution in one or two dimensions, with clear weights."""
+
+    _impl_for_op_named = "Conv"
+
+    def weight_channels(self) -> WeightChannels | None:
+        if self.constant(1) is None:
+            return None
+        return WeightChannels(index=1, weight_axis=0, output_axis=1)
+
+    def zero_point_axis(self, index: int) -> int | None:
+        return 1 if index == 0 else None
+
+    def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
+        inputs = self._prepare_inputs_with_constants(
+            *q_inputs, calibrate=False, quantize_actual_values=True
+        )
+        x, w = inputs[:2]
+        if 1 not in self.constant_inputs:
+            raise CompilationError(
+                "convolution with encrypted weights is not supported",
+                where=self.where,
+                fix="make the weights constants of the model",
+            )
+        weights = w.qvalues - w.quantizer.zero_point
+        spatial = weights.ndim - 2
+        sliding = windows(
+            x.shape[2:],
+            weights.shape[2:],
+            auto_pad=attrs["auto_pad"],
+            dilations=attrs["dilations"],
+            pads=attrs["pads"],
+            strides=attrs["strides"],
+        )
+        group = attrs["group"]
+        zero = np.broadcast_to(np.reshape(x.quantizer.zero_point, -1), x.shape[1])
+        accumulator = primitives.conv(
+            x.qvalues,
+            weights,
+            strides=[window.stride for window in sliding],
+            pads=[(window.before, window.after) for window in sliding],
+            dilations=[window.dilation for window in sliding],
+            group=group,
+            pad_value=zero,
+        )
+        # Padding stands for zero, so the zero points add up to one number a channel, at the border too.
+        taps = weights.sum(axis=tuple(range(2, weights.ndim)))
+        channels = zero.reshape(group, -1).repeat(len(taps) // group, axis=0)
+        offset = (taps * channels).sum(axis=1)
+        column = (-1, *[1] * spatial)
+        scale = np.asarray(w.quantizer.scale)
+        scale = scale.reshape(column) if scale.ndim else scale
+        result = (accumulator.astype(np.float64) - offset.reshape(column)) * (
+            scale * x.quantizer.scale
+        )
+        bias = self.constant(2)
+        if bias is not None:
+            result = result + bias.astype(np.float64).reshape(column)
+        return self.quantized(result)
+
+
+CLASSES: tuple[type[QuantizedOp], ...] = (QuantizedMatMul, QuantizedGemm, QuantizedConv)

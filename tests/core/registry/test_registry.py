@@ -1,0 +1,258 @@
+"""The registry says which operators there are, whose they are, and what a node means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fhe_core.registry import Registry
+
+from fhe_core import PackError, get_registry
+
+RELU = "registry.impl('Relu', lambda X, /: {value!r}, **{options})"
+QUANTIZED = """
+class QuantizedRelu:
+    _impl_for_op_named = 'Relu'
+    impl = None
+    @classmethod
+    def fusion(cls): return 'always'
+registry.quantized(QuantizedRelu, **{options})
+"""
+
+OWN_SOFTMAX = """
+class QuantizedSoftmax:
+    _impl_for_op_named = "Softmax"
+    @staticmethod
+    def impl(input, /, *, axis=-1): return "own"
+    @classmethod
+    def fusion(cls): return "never"
+registry.quantized(QuantizedSoftmax, **{options})
+"""
+
+
+def relu(value: str, **options: Any) -> str:
+    """A hook's body that registers a Relu which answers ``value``."""
+    return RELU.format(value=value, options=options)
+
+
+def quantized(**options: Any) -> str:
+    return QUANTIZED.format(options=options)
+
+
+def answer(registry: Registry, opset: int = 17) -> Any:
+    impl = registry.resolve("Relu", opset=opset).impl
+    assert impl is not None
+    return impl(None)
+
+
+def layout(registry: Registry, **filters: Any) -> list[tuple[Any, ...]]:
+    return [
+        (r.op_type, r.since_version, r.until, r.impl_pack, r.quantized_pack, r.shadowed)
+        for r in registry.ops(**filters)
+    ]
+
+
+def test_one_row_holds_both_slots_over_the_range_that_they_share(site: Any) -> None:
+    site.add("a", relu("a") + quantized(since_version=13))
+    registry = site.load()
+    assert layout(registry) == [
+        ("Relu", 1, 12, "a", None, False),
+        ("Relu", 13, None, "a", "a", False),
+    ]
+    float_only, both = registry.ops()
+    assert (float_only.fusion, both.fusion) == (None, "always")
+    assert both.quantized is not None
+    assert both.quantized.__name__ == "QuantizedRelu"
+    assert str(both.signature) == "(X, /)"
+
+
+def test_what_resolves_is_the_row_that_is_listed(site: Any) -> None:
+    site.add("a", relu("a") + quantized(since_version=13))
+    registry = site.load()
+    first, second = registry.ops()
+    assert registry.resolve("Relu", opset=12) is first
+    assert registry.resolve("Relu", "ai.onnx", opset=13) is registry.resolve("Relu", opset=13)
+    assert registry.resolve("Relu", opset=13) is second
+
+
+def test_a_quantized_class_without_a_version_serves_wherever_the_impl_resolves(site: Any) -> None:
+    """Also where the implementation is another pack's."""
+    site.add("a", relu("a", since_version=6, until=13))
+    site.add("b", quantized())
+    assert layout(site.load()) == [("Relu", 6, 13, "a", "b", False)]
+
+
+def test_a_quantized_class_may_bring_its_own_impl(site: Any) -> None:
+    """Its signature is then the specification, and it serves the versions that this fits."""
+    site.add("a", OWN_SOFTMAX.format(options={}))
+    (spec,) = site.load().ops()
+    assert (spec.since_version, spec.until, spec.impl_pack) == (13, None, "a")
+    assert str(spec.signature) == "(input, /, *, axis=-1)"
+    assert spec.impl is not None
+    assert spec.impl(None) == "own"
+
+
+def test_an_impl_of_its_own_is_checked_too(site: Any) -> None:
+    site.add("a", OWN_SOFTMAX.format(options={"until": 12}))
+    assert "until=12 comes before every version of Softmax that" in site.pack("a").reason
+    site.add("b", OWN_SOFTMAX.format(options={"since_version": 1}))
+    assert "Softmax-1 of ONNX" in site.pack("b").reason
+
+
+def test_an_impl_of_its_own_serves_every_opset_of_a_domain_of_ones_own(site: Any) -> None:
+    site.add("a", OWN_SOFTMAX.format(options={"domain": "com.example"}))
+    assert layout(site.load()) == [("Softmax", 1, None, "a", "a", False)]
+
+
+def test_rows_are_sorted_and_filtered(site: Any) -> None:
+    site.add("a", relu("a") + "\nregistry.impl('Double', lambda X, /: X, domain='com.example')")
+    site.add("b", "registry.impl('Abs', lambda X, /: X)" + quantized())
+    registry = site.load()
+    assert [r.op_type for r in registry.ops()] == ["Abs", "Relu", "Double"]
+    assert [r.op_type for r in registry.ops(domain="ai.onnx")] == ["Abs", "Relu"]
+    assert [r.op_type for r in registry.ops(domain="com.example")] == ["Double"]
+    assert [r.op_type for r in registry.ops(pack="a")] == ["Relu", "Double"]
+    assert [r.op_type for r in registry.ops(pack="b")] == ["Abs", "Relu"]
+
+
+def test_two_packs_in_one_slot_are_a_clash_that_names_both(site: Any) -> None:
+    site.add("a", relu("a"))
+    site.add("b", relu("b", since_version=13) + "\nregistry.impl('Abs', lambda X, /: X)")
+    registry = site.load()
+    assert layout(registry) == [("Relu", 1, None, "a", None, False)]
+    reason = site.pack("b").reason
+    assert "packs 'a' and 'b' both register impl of ai.onnx.Relu for opset 13 and later" in reason
+    assert "override=True" in reason
+    assert "get_registry(prefer={'Relu': 'a'})" in reason
+
+
+def test_a_clash_is_an_error_in_strict_mode(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.add("a", relu("a"))
+    site.add("b", relu("b"))
+    monkeypatch.setenv("FHE_PACKS_STRICT", "1")
+    with pytest.raises(PackError, match="packs 'a' and 'b' both register"):
+        site.load()
+    assert answer(site.load(prefer={"Relu": "b"})) == "b"
+
+
+def test_the_two_slots_clash_separately(site: Any) -> None:
+    site.add("a", relu("a"))
+    site.add("b", quantized())
+    site.add("c", quantized())
+    registry = site.load()
+    assert layout(registry) == [("Relu", 1, None, "a", "b", False)]
+    assert "both register quantized of ai.onnx.Relu" in site.pack("c").reason
+
+
+def test_packs_with_disjoint_opsets_do_not_clash(site: Any) -> None:
+    site.add("a", relu("a", until=12))
+    site.add("b", relu("b", since_version=13))
+    registry = site.load()
+    assert [answer(registry, opset) for opset in (12, 13)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("overriding", ["a", "c"])
+def test_an_override_wins_whichever_pack_is_loaded_first(overriding: str, site: Any) -> None:
+    site.add("b", relu("b"))
+    site.add(overriding, relu(overriding, override=True))
+    registry = site.load()
+    assert answer(registry) == overriding
+    assert layout(registry) == [("Relu", 1, None, overriding, None, False)]
+    assert layout(registry, shadowed=True)[1] == ("Relu", 1, None, "b", None, True)
+
+
+def test_an_override_leaves_the_rest_of_the_range_to_the_other(site: Any) -> None:
+    site.add("a", relu("a"))
+    site.add("b", relu("b", since_version=6, until=13, override=True))
+    assert layout(site.load(), shadowed=True) == [
+        ("Relu", 1, 5, "a", None, False),
+        ("Relu", 6, 13, "b", None, False),
+        ("Relu", 6, 13, "a", None, True),
+        ("Relu", 14, None, "a", None, False),
+    ]
+
+
+def test_what_is_hidden_does_not_cut_the_row_that_hides_it(site: Any) -> None:
+    site.add("a", relu("a", override=True))
+    site.add("b", relu("b", since_version=6, until=13))
+    assert layout(site.load(), shadowed=True) == [
+        ("Relu", 1, None, "a", None, False),
+        ("Relu", 6, 13, "b", None, True),
+    ]
+
+
+def test_the_users_preference_settles_a_clash_and_beats_an_override(site: Any) -> None:
+    site.add("a", relu("a"))
+    site.add("b", relu("b"))
+    site.add("c", relu("c", override=True))
+    for name in ("a", "b", "c"):
+        registry = site.load(prefer={"Relu": name})
+        assert answer(registry) == name
+        assert {p.status for p in registry.packs() if p.name == name} == {"loaded"}
+
+
+def test_a_preference_can_name_the_domain(site: Any) -> None:
+    site.add("a", relu("a"))
+    site.add("b", relu("b"))
+    assert answer(site.load(prefer={"ai.onnx.Relu": "b"})) == "b"
+
+
+def test_preferred_registries_share_what_was_imported(site: Any) -> None:
+    """A variant is built from the loaded registrations, and built once."""
+    site.add("a", f"{relu('a')}")
+    site.add("b", f"{relu('b', override=True)}")
+    base = get_registry()
+    variant = get_registry(prefer={"Relu": "a"})
+    assert (answer(base), answer(variant)) == ("b", "a")
+    assert get_registry() is base
+    assert get_registry(prefer={"Relu": "a"}) is variant
+    shadowed = [r.impl for r in base.ops(shadowed=True) if r.shadowed]
+    assert shadowed == [variant.resolve("Relu", opset=17).impl]
+
+
+@pytest.mark.parametrize(
+    ("prefer", "problem"),
+    [
+        ({"Relu": "nobody"}, r"not installed.*one of .*a, bad"),
+        ({"Relu": "bad"}, "failed: its hook fhe_register_ops raised"),
+        ({"Conv": "a"}, "does not register this operator"),
+    ],
+)
+def test_a_preference_that_cannot_be_met_is_an_error(
+    prefer: dict[str, str], problem: str, site: Any
+) -> None:
+    site.add("a", relu("a"))
+    site.add("bad", "1 / 0")
+    with pytest.raises(PackError, match=problem):
+        site.load(prefer=prefer)
+
+
+@pytest.mark.parametrize(
+    ("ops", "reason"),
+    [
+        ("registry.quantized(3)", "does not say which operator it is for"),
+        ("registry.quantized(type('Q', (), {}))", "does not say which operator it is for"),
+        (
+            "registry.quantized(type('Q', (), {'_impl_for_op_named': 'Relu'}))",
+            "does not say whether the operator fuses",
+        ),
+        (
+            "registry.quantized(type('Q', (), {'_impl_for_op_named': 'Relu', "
+            "'fusion': lambda: 'never', 'impl': 3}))",
+            "Q.impl is no function",
+        ),
+        (
+            "registry.quantized(type('Q', (), {'_impl_for_op_named': 'Rleu', "
+            "'fusion': lambda: 'never'}))",
+            "no operator 'Rleu'",
+        ),
+        ("registry.impl('Relu', 'relu')", "the implementation of Relu is no function"),
+        ("registry.impl('', print)", "the operator's name is no text"),
+        ("registry.impl('Relu', print, domain=None)", "the domain is no text"),
+        ("registry.impl('Relu', print, since_version='13')", "since_version is no opset"),
+        ("registry.impl('Relu', print, until=0)", "until is no opset"),
+    ],
+)
+def test_a_wrong_registration_says_what_would_be_right(ops: str, reason: str, site: Any) -> None:
+    site.add("a", ops)
+    assert reason in site.pack("a").reason
