@@ -130,7 +130,7 @@ class TerminalProgress:
         from rich.console import Console
         from rich.live import Live
 
-        console = Console(stderr=True, highlight=False)
+        console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._encoding = console.encoding
         self._live = Live(
             console=console,

@@ -1,0 +1,249 @@
+"""``fhe-ops``: its commands, their arguments, and their help.
+
+Each command imports what it needs when it runs, so that listing operators costs little.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+import fhe_core
+from fhe_core.cli.boundary import DONE, MISUSE, NO, Program
+from fhe_core.cli.render import FORMATS
+
+_FORMAT = click.option(
+    "--format", "fmt", type=click.Choice(FORMATS), default="table", help="Default: table."
+)
+_DOMAIN = click.option(
+    "--domain", metavar="NAME", help="ONNX operator domain; ai.onnx is the default one."
+)
+_PATH = click.Path(path_type=Path)
+
+
+class BitsType(click.ParamType):
+    """A number of bits, or ``auto``; whether the number is possible is not decided here."""
+
+    name = "auto|N"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int | str:
+        if value == "auto" or isinstance(value, int):
+            return value
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither 'auto' nor a whole number", param, ctx)
+
+
+class ProbabilityType(click.ParamType):
+    """A probability, also as a power of two: ``1e-9``, ``2^-40``, ``2**-40``."""
+
+    name = "P"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        power = re.fullmatch(r"2(?:\^|\*\*)(-\d{1,4})", str(value).strip())
+        try:
+            number = 2.0 ** int(power[1]) if power else float(value)
+        except ValueError:
+            number = -1.0
+        if not 0 < number < 1:
+            self.fail(f"{value!r} is no probability, such as 1e-9 or 2^-40", param, ctx)
+        return number
+
+
+@click.group(
+    "fhe-ops",
+    cls=Program,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+    epilog="Exit codes: 0 done; 1 the answer is no (unsupported operator, not within tolerance, "
+    "pack not loaded); 2 wrong use or unusable files; 70 a defect; 130 interrupted.",
+)
+@click.version_option(fhe_core.__version__, prog_name="fhe-ops", message="%(prog)s %(version)s")
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Run ONNX models on encrypted data."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(MISUSE)
+
+
+@main.command("list")
+@_DOMAIN
+@click.option("--pack", metavar="NAME", help="Only what this pack supplies.")
+@click.option(
+    "--opset",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Only what serves this opset of its domain.",
+)
+@_FORMAT
+@click.pass_context
+def list_ops(
+    context: click.Context, domain: str | None, pack: str | None, opset: int | None, fmt: str
+) -> None:
+    """List the operators that the installed packs supply.
+
+    An operator has a row for each range of opsets that is served differently. "float only" runs in
+    the clear and not encrypted. Fusion tells whether it becomes part of a table look-up: always,
+    never, or conditional on its place in the graph.
+
+    JSON is a list of objects with the keys op, domain ("" for ai.onnx), since_version, until
+    (null: the newest opset), quantized (true or false), fusion (null if not quantized), impl_pack,
+    quantized_pack (null if not quantized), and signature.
+    """
+    from fhe_core.cli import listing, render
+
+    specs = listing.select(fhe_core.get_registry(), domain, pack, opset)
+    if specs or fmt == "json":
+        render.show(listing.ops_table(specs), listing.op_records(specs), fmt)
+    if not specs:
+        click.echo("No operator matches.", err=True)
+        context.exit(NO)
+
+
+@main.command()
+@_FORMAT
+def packs(fmt: str) -> None:
+    """List the installed operator packs, and why one is not loaded.
+
+    JSON is a list of objects with the keys name, distribution, version, status (loaded, failed or
+    blocked), ops (the number of its operators), path, and reason (null if loaded).
+    """
+    from fhe_core.cli import listing, render
+    from fhe_core.registry import Registry
+    from fhe_core.registry.packs import load_packs
+
+    # Not get_registry: its warnings repeat the table, and FHE_PACKS_STRICT would leave nothing.
+    registry = Registry(load_packs())
+    if registry.packs() or fmt == "json":
+        render.show(listing.packs_table(registry), listing.pack_records(registry), fmt)
+    if fmt != "json":
+        render.notes(listing.pack_notes(registry), fmt)
+    if not registry.packs():
+        click.echo(f"No operator pack is installed: {listing.INSTALL}.", err=True)
+
+
+@main.command()
+@click.argument("op")
+@_DOMAIN
+@click.option("--opset", type=click.IntRange(min=1), metavar="N", help="Only what serves this one.")
+def explain(op: str, domain: str | None, opset: int | None) -> None:
+    """Explain the operator OP: signature, versions, suppliers, fusion."""
+    from fhe_core.cli import explain
+
+    explain.explain(fhe_core.get_registry(), op, domain, opset)
+
+
+@main.command()
+@click.argument("model", type=_PATH)
+@_FORMAT
+@click.pass_context
+def check(context: click.Context, model: Path, fmt: str) -> None:
+    """Check whether MODEL compiles, and list all that is in the way.
+
+    The exit code is 0 if it compiles and 1 if not. JSON is an object with the keys ok, problems
+    (objects with node, op, reason, fix) and nodes (objects with node, op, domain, opset, status,
+    pack).
+    """
+    from fhe_core.cli.support import print_report
+
+    report = fhe_core.check(model)
+    print_report(report, fmt)
+    context.exit(DONE if report.ok else NO)
+
+
+@main.command("compile")
+@click.argument("model", type=_PATH)
+@click.option(
+    "--calibration",
+    required=True,
+    metavar="FILE",
+    help="Typical inputs: .npy, or .npz with an array for each input. FILE.npz:NAME is one array.",
+)
+@click.option(
+    "-o", "--output", required=True, type=_PATH, metavar="DIR", help="A new or empty folder."
+)
+@click.option(
+    "--labels",
+    metavar="FILE",
+    help="What the model should answer: the search then keeps accuracy or R², not agreement with "
+    "the float model.",
+)
+@click.option(
+    "--n-bits",
+    type=BitsType(),
+    metavar="auto|N",
+    help="Bits of the integers. Default: auto, by search.",
+)
+@click.option("--rounding", type=int, metavar="BITS", help="Bits kept before a table look-up.")
+@click.option("--tolerance", type=float, metavar="T", help="The loss of score that is accepted.")
+@click.option(
+    "--p-error",
+    type=ProbabilityType(),
+    help="How likely one look-up may go wrong, such as 1e-9 or 2^-40. Default: 2^-40.",
+)
+@click.option(
+    "--client-side",
+    type=click.Choice(("any", "minimal")),
+    help="What runs on the client tells it of the model. Default: any.",
+)
+@click.option(
+    "--overflow",
+    type=click.Choice(("calibrated", "guaranteed")),
+    help="Headroom over the calibration data, or bounds for every input. Default: calibrated.",
+)
+@click.option("--plan", type=_PATH, metavar="FILE", help="A plan as JSON, in place of a search.")
+@click.option("--seed", type=int, metavar="N", help="Of the search and the simulated noise.")
+@click.option("--force", is_flag=True, help="Replace the model that is saved in the output folder.")
+def compile_(
+    model: Path,
+    calibration: str,
+    output: Path,
+    labels: str | None,
+    plan: Path | None,
+    force: bool,
+    **settings: Any,
+) -> None:
+    """Compile MODEL to an encrypted circuit, and save it.
+
+    The folder holds what client and server need: neither the packs nor the ONNX file.
+    """
+    from fhe_core.cli.work import compile_model
+
+    compile_model(
+        model, calibration, output, labels=labels, plan=plan, force=force, settings=settings
+    )
+
+
+@main.command()
+@click.argument("folder", metavar="DIR", type=_PATH)
+@click.option(
+    "--input",
+    "given",
+    required=True,
+    metavar="FILE",
+    help=".npy, or .npz with an array for each input. FILE.npz:NAME is one array.",
+)
+@click.option(
+    "--output",
+    required=True,
+    type=_PATH,
+    metavar="FILE",
+    help="An .npz file, with an array for each of the model's outputs.",
+)
+@click.option(
+    "--fhe",
+    type=click.Choice(("execute", "simulate", "disable")),
+    default="execute",
+    help="Encrypted; in the clear with the noise of encryption; in the clear. Default: execute.",
+)
+@click.option("--seed", type=int, metavar="N", help="Of the simulated noise.")
+def run(folder: Path, given: str, output: Path, fhe: str, seed: int | None) -> None:
+    """Run the compiled model in DIR on a batch of inputs."""
+    from fhe_core.cli.work import run_model
+
+    run_model(folder, given, output, fhe=fhe, settings={} if seed is None else {"seed": seed})

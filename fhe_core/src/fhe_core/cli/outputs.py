@@ -1,0 +1,114 @@
+"""What the command line writes: beside its place, then renamed. Nothing half-written is left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fhe_core.errors import ArtifactError, FheError, InputError
+
+# A saved model has these; --force replaces such a folder and no other.
+PARTS = ("client", "server")
+
+
+def check_folder(path: Path, *, force: bool) -> None:
+    """Raises before the work begins what would keep a model from being saved.
+
+    Raises:
+        ArtifactError: the place is taken, or cannot be written.
+    """
+    if path.is_dir():
+        held = sorted(entry.name for entry in path.iterdir())
+        if held and not force:
+            raise ArtifactError(
+                f"{str(path)!r} is not empty",
+                expected="a new or an empty folder",
+                got=_some(held),
+                fix="choose another folder, or replace this one with --force",
+            )
+        if held and not set(PARTS) <= set(held):
+            raise ArtifactError(
+                f"{str(path)!r} is not a saved model, and --force replaces nothing else",
+                expected=f"a folder with {' and '.join(PARTS)} in it",
+                got=_some(held),
+                fix="choose another folder, or empty this one yourself",
+            )
+    elif os.path.lexists(path):
+        raise ArtifactError(f"{str(path)!r} is not a folder", fix="choose another name")
+    _check_writable(path, ArtifactError)
+
+
+def check_file(path: Path) -> None:
+    """Raises before the work begins what would keep an ``.npz`` file from being written.
+
+    Raises:
+        InputError: another suffix, a folder, or a place that cannot be written.
+    """
+    if path.suffix != ".npz":
+        raise InputError(
+            f"the output {str(path)!r} is not called .npz",
+            expected="the name of an .npz file, which holds an array for each output",
+            fix=f"call it {str(path.with_suffix('.npz'))!r}" if path.name else "give it a name",
+        )
+    if path.is_dir():
+        raise InputError(f"the output {str(path)!r} is a folder", fix="choose another name")
+    _check_writable(path, InputError)
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A file's name to write to: it takes the place of ``path`` if the body ends well."""
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _scratch(path) as scratch:
+        temporary = scratch / path.name
+        yield temporary
+        temporary.replace(path)
+
+
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """A new folder's name: it takes the place of ``path``, and of all in it, if all goes well."""
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _scratch(path) as scratch:
+        temporary, old = scratch / path.name, scratch / "replaced"
+        yield temporary
+        if path.exists():
+            path.rename(old)
+        try:
+            temporary.rename(path)
+        except BaseException:
+            if old.exists():
+                old.rename(path)
+            raise
+
+
+@contextmanager
+def _scratch(path: Path) -> Iterator[Path]:
+    # In the same folder: a rename is atomic within one file system only.
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _check_writable(path: Path, error: type[FheError]) -> None:
+    parent = path.resolve().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise error(
+            f"{str(path)!r} cannot be written: {str(parent)!r} is "
+            + ("read-only" if parent.is_dir() else "not a folder"),
+            fix="choose another place",
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

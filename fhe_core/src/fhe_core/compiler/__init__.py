@@ -1,0 +1,1 @@
+"""From an integer program to an encrypted circuit, and from a circuit to files."""
