@@ -124,11 +124,13 @@ def _split(given: str) -> tuple[Path, str]:
 
 
 def _load(path: Path) -> dict[str, Array]:
-    loaded = np.load(path, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-        return {"": loaded}
-    with loaded:
-        arrays = {name: loaded[name] for name in loaded.files}
+    # Opened here: numpy.load leaves a file open that turns out to be no archive.
+    with path.open("rb") as file:
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"": loaded}
+        with loaded:
+            arrays = {name: loaded[name] for name in loaded.files}
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):  # another kind of zip: NumPy hands out its bytes
             raise ValueError(f"the member {name!r} is no array")

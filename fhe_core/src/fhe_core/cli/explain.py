@@ -110,7 +110,7 @@ def _suppliers(spec: OpSpec) -> Rows:
     yield "float", f"pack {spec.impl_pack}, {_name(spec.impl)}"
     yield from _file(spec.impl)
     if spec.quantized is None:
-        yield "quantized", "no: it cannot run encrypted"
+        yield "quantized", "none: it runs in the clear only"
         return
     yield "quantized", f"pack {spec.quantized_pack}, {_name(spec.quantized)}"
     yield from _file(spec.quantized)
@@ -145,12 +145,12 @@ def _name(target: Any) -> str:
     """``module:function``."""
     bare = _bare(target)
     name = getattr(bare, "__qualname__", None) or getattr(bare, "__name__", None) or repr(bare)
-    # NumPy's ufuncs do not say where they are from; their type does.
-    return f"{getattr(bare, '__module__', None) or type(bare).__module__}:{name}"
+    module = getattr(bare, "__module__", None)
+    return f"{module}:{name}" if module else name
 
 
 def _file(target: Any) -> Rows:
-    """Where the source is; nothing for what has none, such as NumPy's own functions."""
+    """Where the source is; nothing for what has none, such as a function of C."""
     bare = _bare(target)
     try:
         path = inspect.getsourcefile(bare)

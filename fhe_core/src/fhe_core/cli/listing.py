@@ -93,8 +93,9 @@ def packs_table(registry: Registry) -> Table:
 def pack_notes(registry: Registry) -> list[str]:
     """What does not fit a table: where a loaded pack is, why another is not loaded."""
     return [
-        f"{pack.name}: {pack.path}" if pack.status == "loaded" else f"{pack.name}: {pack.reason}"
+        f"{pack.name}: {pack.reason or pack.path}"
         for pack in registry.packs()
+        if pack.reason or pack.path
     ]
 
 

@@ -21,6 +21,11 @@ def check_folder(path: Path, *, force: bool) -> None:
     Raises:
         ArtifactError: the place is taken, or cannot be written.
     """
+    if path.is_mount():
+        raise ArtifactError(
+            f"{str(path)!r} is a mount point, which cannot be renamed",
+            fix=f"choose a folder in it, such as {str(path / 'model')!r}",
+        )
     if path.is_dir():
         held = sorted(entry.name for entry in path.iterdir())
         if held and not force:

@@ -101,7 +101,7 @@ def _in_order(arrays: Mapping[str, Array], names: Sequence[str]) -> list[Array]:
 def _summary(qm: QuantizedModule) -> list[tuple[str, str]]:
     cost, plan = qm.cost, qm.plan
     lines = [
-        ("complexity", f"{cost.complexity / 1e6:,.0f} M (Concrete's measure)"),
+        ("complexity", f"{_millions(cost.complexity)} (Concrete's measure)"),
         ("table look-ups", f"{cost.pbs_count:,}"),
         ("widest value", text.count(cost.max_bit_width, "bit")),
         ("error, a look-up", f"{cost.p_error:.2g}"),
@@ -110,10 +110,15 @@ def _summary(qm: QuantizedModule) -> list[tuple[str, str]]:
     widths = {
         "tensors": [tensor.bits for tensor in plan.tensors.values()],
         "weights": [weight.bits for weight in plan.weights.values()],
-        "accumulators": [accumulator.bits for accumulator in plan.accumulators.values()],
+        "accumulators": [a.bits for a in plan.accumulators.values() if a.bits],
         "rounded to": [a.rounding for a in plan.accumulators.values() if a.rounding],
     }
     return lines + [(label, _range(bits)) for label, bits in widths.items() if bits]
+
+
+def _millions(complexity: float) -> str:
+    number = complexity / 1e6
+    return f"{number:,.0f} M" if number >= 10 else f"{number:.2g} M"
 
 
 def _range(bits: Sequence[int]) -> str:

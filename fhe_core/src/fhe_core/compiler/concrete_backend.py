@@ -365,13 +365,13 @@ class ConcreteCircuit:
                 advance(1)
         return [
             np.concatenate(
-                [
-                    np.reshape(row[i], _sample_shape(node))
-                    for row in rows
-                ],
+                [np.reshape(row[i], _sample_shape(node)) for row in rows],
                 axis=node.shape.index(BATCH),
             )
-            for i, node in enumerate(self.program.outputs)
+            - offset
+            for i, (node, offset) in enumerate(
+                zip(self.program.outputs, self.program.offsets, strict=True)
+            )
         ]
 
 

@@ -301,24 +301,32 @@ def _probe_levels(root: Node) -> NDArray[np.int64]:
     return np.unique(np.linspace(low, high, 129).astype(np.int64))
 
 
-def _results(call: Call, root: Node, levels: NDArray[np.int64]) -> NDArray[Any]:
-    """``call`` at each level, all elements of its root being at that level: (levels, elements)."""
+def _results(
+    call: Call, root: Node, levels: NDArray[np.int64], offset: Any = 0
+) -> NDArray[Any]:
+    """``call`` at each level minus ``offset``, all elements of its root alike: (levels, elements)."""
     axis = root.shape.index(BATCH)
     shape = tuple(len(levels) if n == BATCH else n for n in root.shape)
     along = [1] * len(shape)
     along[axis] = len(levels)
-    stacked = np.broadcast_to(levels.reshape(along), shape).copy()
+    stacked = np.broadcast_to(levels.reshape(along), shape) - np.asarray(offset, dtype=np.int64)
     results = np.asarray(evaluate(call, {id(root): stacked}, len(levels)))
     return np.moveaxis(results, call.shape.index(BATCH), 0).reshape(len(levels), -1)
 
 
 def tabulate(
-    node: Node, levels: NDArray[np.int64], chunk: int = 2**22
+    node: Node,
+    levels: NDArray[np.int64],
+    cell: NDArray[np.int64],
+    offset: Any = 0,
+    chunk: int = 2**22,
 ) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
     """The distinct tables of a look-up, and which one each element takes.
 
     Args:
         levels: the values of the integer input, in the order of the tables' entries.
+        cell: an entry is the mean of the function at level + ``cell``, rounded.
+        offset: what was added to the integer input before the look-up; broadcasts to it.
 
     Returns:
         (tables, len(levels)) int64, and the table's number for each element, shape of ``node`` with the
@@ -327,22 +335,29 @@ def tabulate(
     Raises:
         CompilationError: the float computation gives NaN or infinity somewhere.
     """
-    call, root = node.attributes["call"], node.attributes["root"]
+    root = node.attributes["root"]
     per_level = max(1, int(np.prod([n for n in root.shape if n != BATCH])))
-    step = max(1, chunk // per_level)
-    parts = [_results(call, root, levels[i : i + step]) for i in range(0, len(levels), step)]
-    results = np.concatenate(parts)
+    step = max(1, chunk // (per_level * len(cell)))
+    parts = []
+    for i in range(0, len(levels), step):
+        points = (levels[i : i + step, None] + cell).reshape(-1)
+        results = _results(node.attributes["call"], root, points, offset)
+        if results.dtype.kind == "f" and not np.isfinite(results).all():
+            raise CompilationError(
+                "a table would hold NaN or infinity",
+                where=node.where,
+                got=f"no finite value for input {points[~np.isfinite(results).all(axis=1)][0]}",
+                fix="clip the input of the function to where it is defined",
+            )
+        if len(cell) > 1:
+            means = results.reshape(-1, len(cell), results.shape[1]).mean(axis=1)
+            results = np.rint(means)
+        parts.append(results.astype(np.int64))
+    values = np.concatenate(parts)
     inverse = node.attributes["inverse"]
     if inverse is not None:
-        results = results[:, inverse]
-    if results.dtype.kind == "f" and not np.isfinite(results).all():
-        raise CompilationError(
-            "a table would hold NaN or infinity",
-            where=node.where,
-            got=f"no finite value for input {levels[~np.isfinite(results).all(axis=1)][0]}",
-            fix="clip the input of the function to where it is defined",
-        )
-    tables, which = np.unique(results.astype(np.int64).T, axis=0, return_inverse=True)
+        values = values[:, inverse]
+    tables, which = np.unique(values.T, axis=0, return_inverse=True)
     shape = tuple(1 if n == BATCH else n for n in node.shape)
     return np.ascontiguousarray(tables), which.reshape(shape)
 

@@ -102,7 +102,10 @@ class Interpreter:
                 if unused != slot:
                     values[unused] = None
         return [
-            wrap(values[slot]) for slot, wrap in zip(self._outputs, self._wraps, strict=True)
+            wrap(values[slot]) - offset
+            for slot, wrap, offset in zip(
+                self._outputs, self._wraps, self.program.offsets, strict=True
+            )
         ]
 
 
@@ -201,14 +204,23 @@ def _lookup_step(node: Node, source: int, dtype: np.dtype[Any]) -> Step:
 
 
 def _wrap_output(node: Node) -> Callable[[Array], Array]:
-    """Decryption of a linear output: its width and the padding bit are there, what is beyond wraps."""
-    span = 1 << (node.width + 1)
-    least = -(span // 2) if node.signed else 0
+    """Decryption of an output of k bits, as the client's decoder was seen to do it.
+
+    k + 1 bits arrive, the padding bit being one of them. Unsigned, all of them count. Signed, values from
+    -2^k to 2^(k-1) - 1 are right.
+    """
+    half, full = 1 << (node.width - 1), 1 << node.width
 
     def wrap(x: Array) -> Array:
         x = x.astype(np.int64)
-        if x.size and (int(x.min()) < least or int(x.max()) >= least + span):
-            x = (x - least) % span + least
+        if not x.size:
+            return x
+        low, high = int(x.min()), int(x.max())
+        if not node.signed and (low < 0 or high >= 2 * full):
+            return x % (2 * full)
+        if node.signed and (low < -full or high >= half):
+            raw = x % (2 * full)
+            return np.where(raw < half, raw, np.where(raw < full, raw - full, raw - 2 * full))
         return x
 
     return wrap

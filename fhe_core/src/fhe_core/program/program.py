@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from fhe_core.program.nodes import Node, ordered
 
@@ -15,15 +16,18 @@ class Program:
     Attributes:
         nodes: each after its inputs.
         outputs: the integer tensors that the client decrypts.
+        offsets: what the client subtracts from each of them: they leave centred in their width.
     """
 
     nodes: tuple[Node, ...]
     outputs: tuple[Node, ...]
+    offsets: tuple[Any, ...] = ()
 
     @classmethod
-    def of(cls, outputs: Iterable[Node]) -> Program:
+    def of(cls, outputs: Iterable[Node], offsets: Iterable[Any] | None = None) -> Program:
         outputs = tuple(outputs)
-        return cls(tuple(n for n in ordered(outputs) if isinstance(n, Node)), outputs)
+        nodes = tuple(n for n in ordered(outputs) if isinstance(n, Node))
+        return cls(nodes, outputs, tuple(offsets or (0,) * len(outputs)))
 
     @property
     def inputs(self) -> tuple[Node, ...]:

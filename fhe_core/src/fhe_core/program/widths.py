@@ -1,7 +1,9 @@
 """From what was recorded to what can run: names, ranges, bit widths, roundings and tables.
 
 The circuit gives one bit width to everything that linear and layout operations connect; a look-up ends
-such a component. The width of a component follows from the range that each of its integers takes.
+such a component. Linear operations compute modulo twice the width, so only what a look-up or the client
+reads has to fit: an accumulator that leaves its width on the way, and is shifted back into it by a constant,
+costs nothing. Hence the offsets, which centre each channel of an accumulator in its width.
 
 A rounding to r bits of a k-bit accumulator drops l = k - r bits. It stays inside r bits as long as no
 value rounds up to 2^k (unsigned) or 2^(k-1) (signed): max <= 2^k - 2^(l-1) - 1, or
@@ -33,25 +35,25 @@ Range = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Rounding:
-    """How an accumulator is rounded before its look-up: ``bits`` kept, exactly or approximately."""
+class Reading:
+    """How a look-up reads an accumulator.
 
-    bits: int
-    exact: bool = False
-
-
-def bits_of(low: int, high: int, rounding: int | None = None) -> int:
-    """The fewest bits that hold [low, high], in two's complement where ``low`` is negative.
-
-    With ``rounding``, the fewest that also let every value be rounded to that many bits.
+    Attributes:
+        bits: kept by the rounding; None: all.
+        exact: whether the rounding is exact.
+        offset: added before the rounding; a scalar, or one for each channel, that broadcasts.
     """
-    width = max(int(high).bit_length() + (low < 0), int(-low - 1).bit_length() + 1 if low < 0 else 1)
-    if rounding is not None and width > rounding:
-        half = 1 << (width - rounding - 1)
-        top = (1 << (width - 1 if low < 0 else width)) - half - 1
-        if high > top:
-            width += 1
-    return max(width, 1)
+
+    bits: int | None = None
+    exact: bool = False
+    offset: Any = 0
+
+
+def bits_of(low: int, high: int) -> int:
+    """The fewest bits that hold [low, high], in two's complement where ``low`` is negative."""
+    if low >= 0:
+        return max(int(high).bit_length(), 1)
+    return max(int(high).bit_length(), int(-low - 1).bit_length()) + 1
 
 
 def name_accumulators(nodes: Sequence[Node]) -> dict[str, Node]:
@@ -93,70 +95,74 @@ def components(nodes: Sequence[Node]) -> dict[int, int]:
 def concretize(
     outputs: Sequence[Node],
     ranges: Mapping[int, Range],
-    rounding: Callable[[Node], Rounding | None],
+    reading: Callable[[Node], Reading],
+    offsets: Sequence[Any] | None = None,
 ) -> Program:
-    """Decide widths, insert roundings, evaluate tables.
+    """Decide widths, insert offsets and roundings, evaluate tables.
 
     Args:
         outputs: recorded integer tensors.
-        ranges: planned (low, high) of each recorded node, by ``id``.
-        rounding: what the plan says of an accumulator that a look-up reads.
+        ranges: planned (low, high) of each recorded node, by ``id``; with the offset where it has one.
+        reading: what the plan says of an accumulator that a look-up reads.
+        offsets: what centres each output before the client decrypts it.
 
     Raises:
         CompilationError: an accumulator or a look-up is wider than any circuit can be.
     """
     recorded = [n for n in ordered(outputs) if isinstance(n, Node)]
     name_accumulators(recorded)
-    looked_up = {id(n.inputs[0]): rounding(n.inputs[0]) for n in recorded if n.op == "lookup"}
-    widths = _widths(recorded, ranges, looked_up)
+    readings = {id(n.inputs[0]): reading(n.inputs[0]) for n in recorded if n.op == "lookup"}
+    ends = {id(node) for node in outputs}
+    widths = _widths(recorded, ranges, readings, ends)
     done: dict[int, Node] = {}
-    rounded: dict[int, Node] = {}
+    read: dict[int, Node] = {}
     for node in recorded:
         inputs = tuple(done[id(source)] for source in node.inputs)
-        low, high = ranges[id(node)]
         width = widths[id(node)]
         if node.op == "lookup":
             (source,) = node.inputs
-            kept = looked_up[id(source)]
-            if id(source) not in rounded:
-                rounded[id(source)] = _rounded(inputs[0], kept)
-            made = _tabulated(node, rounded[id(source)], width)
+            if id(source) not in read:
+                read[id(source)] = _read(inputs[0], readings[id(source)], ranges[id(source)])
+            made = _tabulated(node, read[id(source)], width, readings[id(source)])
         else:
             made = replace(node, inputs=inputs, attributes=dict(node.attributes))
-            made.width, made.signed = width, low < 0
-            made.low, made.high = node.low, node.high
+            made.width, made.signed = width, ranges[id(node)][0] < 0
         done[id(node)] = made
-    return Program.of([done[id(output)] for output in outputs])
+    offsets = list(offsets or [0] * len(outputs))
+    made_outputs = [
+        _shifted(done[id(output)], offset, ranges[id(output)])
+        for output, offset in zip(outputs, offsets, strict=True)
+    ]
+    return Program.of(made_outputs, offsets)
 
 
 def _widths(
     nodes: Sequence[Node],
     ranges: Mapping[int, Range],
-    looked_up: Mapping[int, Rounding | None],
+    readings: Mapping[int, Reading],
+    ends: set[int],
 ) -> dict[int, int]:
     component = components(nodes)
+    fixed = [
+        node for node in nodes if id(node) in ends | set(readings) or node.op in ("input", "lookup")
+    ]
     width: dict[int, int] = {}
-    for node in nodes:
-        kept = looked_up.get(id(node))
-        needed = bits_of(*ranges[id(node)], rounding=kept.bits if kept else None)
+    for node in fixed:
         key = component[id(node)]
-        width[key] = max(width.get(key, 1), needed)
-    for node in nodes:
-        # One more bit of a shared width is one more bit to drop: look again at each bound.
+        # An unsigned output is decrypted with its padding bit: it has one bit more than its width.
+        spare = id(node) in ends and id(node) not in readings and ranges[id(node)][0] >= 0
+        width[key] = max(width.get(key, 1), bits_of(*ranges[id(node)]) - spare)
+    for node in fixed:
         key = component[id(node)]
-        kept = looked_up.get(id(node))
-        if kept and bits_of(*ranges[id(node)], rounding=None) <= width[key]:
-            low, high = ranges[id(node)]
-            dropped = width[key] - kept.bits
-            limit = (1 << (width[key] - (low < 0))) - (1 << max(dropped - 1, 0)) - 1
-            if dropped > 0 and high > limit:
-                width[key] += 1
+        kept = readings[id(node)].bits if id(node) in readings else None
+        while kept is not None and not _rounds_inside(ranges[id(node)], width[key], kept):
+            width[key] += 1
     result = {id(node): width[component[id(node)]] for node in nodes}
-    for node in nodes:
-        kept = looked_up.get(id(node))
+    for node in fixed:
+        kept = readings[id(node)].bits if id(node) in readings else None
         bits = result[id(node)]
-        looked = min(bits, kept.bits) if kept else bits
-        if bits > MOST_ACCUMULATOR_BITS or (id(node) in looked_up and looked > MOST_LOOKUP_BITS):
+        looked = min(bits, kept) if kept else bits
+        if bits > MOST_ACCUMULATOR_BITS or (id(node) in readings and looked > MOST_LOOKUP_BITS):
             raise CompilationError(
                 f"an accumulator needs {bits} bits",
                 where=node.where,
@@ -168,33 +174,74 @@ def _widths(
     return result
 
 
-def _rounded(source: Node, kept: Rounding | None) -> Node:
-    """The node that a look-up reads: the accumulator, or its rounding in levels of 2^dropped."""
-    dropped = source.width - kept.bits if kept else 0
-    if kept is None or dropped <= 0:
+def _rounds_inside(values: Range, width: int, kept: int) -> bool:
+    """Whether no value rounds up to beyond the width."""
+    low, high = values
+    dropped = width - kept
+    return dropped <= 0 or high <= (1 << (width - (low < 0))) - (1 << (dropped - 1)) - 1
+
+
+def _shifted(source: Node, offset: Any, values: Range) -> Node:
+    """``source`` plus constants that centre it in its width; itself where there are none."""
+    if not np.any(offset):
         return source
-    half = 1 << (kept.bits - 1)
-    low, high = (-half, half - 1) if source.signed else (0, 2 * half - 1)
+    offset = np.asarray(offset, dtype=np.int64)
     node = Node(
-        "round",
+        "shift",
         (source,),
         source.shape,
-        np.asarray(low),
-        np.asarray(high),
-        {"dropped": dropped, "exact": kept.exact},
+        source.low + offset,
+        source.high + offset,
+        {"offset": offset},
         origin=source.origin,
         name=source.name,
     )
-    node.width, node.signed = kept.bits, source.signed
+    node.width, node.signed = source.width, values[0] < 0
+    # One signedness for the whole accumulator: its encoding is modular either way.
+    source.signed = node.signed
     return node
 
 
-def _tabulated(node: Node, source: Node, width: int) -> Node:
+def _read(source: Node, reading: Reading, values: Range) -> Node:
+    """What a look-up reads: the accumulator, shifted, rounded to levels of 2^dropped."""
+    node = _shifted(source, reading.offset, values)
+    dropped = 0 if reading.bits is None else node.width - reading.bits
+    if dropped <= 0:
+        return node
+    half = 1 << (node.width - dropped - 1)
+    low, high = (-half, half - 1) if node.signed else (0, 2 * half - 1)
+    rounded = Node(
+        "round",
+        (node,),
+        node.shape,
+        np.asarray(low),
+        np.asarray(high),
+        {"dropped": dropped, "exact": reading.exact},
+        origin=source.origin,
+        name=source.name,
+    )
+    rounded.width, rounded.signed = node.width - dropped, node.signed
+    return rounded
+
+
+#: Values of a rounded accumulator, of those that become one level, at which a table is evaluated.
+_CELL = 8
+
+
+def _tabulated(node: Node, source: Node, width: int, reading: Reading) -> Node:
+    """The look-up with its tables.
+
+    A level stands for 2^dropped values of the accumulator. Its entry is the mean of the function over
+    them, which is closer to each than the function of the middle one is.
+    """
     dropped = source.attributes["dropped"] if source.op == "round" else 0
     half = 1 << (source.width - 1)
     first = -half if source.signed else 0
     levels = (first + np.arange(2 * half, dtype=np.int64)) << dropped
-    tables, which = tabulate(node, levels)
+    size = 1 << dropped
+    step = max(1, size // _CELL)
+    cell = np.arange(step // 2 - size // 2, size - size // 2, step) if dropped else np.zeros(1, int)
+    tables, which = tabulate(node, levels, cell.astype(np.int64), reading.offset)
     low, high = _table_bounds(tables, which)
     made = Node(
         "lookup",

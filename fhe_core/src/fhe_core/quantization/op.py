@@ -67,9 +67,6 @@ class QuantizedOp:
     #: An implementation to use instead of the registered one.
     impl: ClassVar[Callable[..., Any] | None] = None
 
-    #: What ``zero_point_axis`` returns where zero points may differ along any axis.
-    ANY_AXIS: ClassVar[str] = "any"
-
     # What the planner may do around this op.
     #: All encrypted inputs are to be quantized with one scale, and the result has it too.
     shares_scale: ClassVar[bool] = False
@@ -173,13 +170,6 @@ class QuantizedOp:
 
     def weight_channels(self) -> WeightChannels | None:
         """Where this op's weights have a scale for each output channel; None where they have not."""
-        return None
-
-    def zero_point_axis(self, index: int) -> Any:
-        """The axis of an encrypted input along which the zero point may differ.
-
-        None: one zero point for all. ``ANY_AXIS``: the op has no wish of its own.
-        """
         return None
 
     # -- fusion

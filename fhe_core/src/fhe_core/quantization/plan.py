@@ -77,17 +77,19 @@ class AccumulatorPlan:
     """An integer that a table look-up reads.
 
     Attributes:
-        low, high: the range that it is planned for; beyond its width it would wrap.
+        low, high: the range that it is planned for, offset included; beyond its width it would wrap.
         rounding: bits kept before the look-up; None for all.
         exact: exact rounding (one look-up for each dropped bit), not approximate (one in all).
         bits: its width in the circuit. Follows from the range and from what shares the width.
         headroom: how much of the calibrated range may be added before it wraps (0.1: 10 %).
+        offset: added before the rounding, to centre it; a scalar, or one for each channel.
     """
 
     low: int
     high: int
     rounding: int | None = None
     exact: bool = False
+    offset: Any = 0
     bits: int = 0
     headroom: float = 0.0
 

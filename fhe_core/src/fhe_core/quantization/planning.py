@@ -3,10 +3,9 @@
 Three rules carry most of the weight (each measured on trained nets):
 
 - tensors that an addition or concatenation joins take one scale, so that it needs no look-up of its own;
-- the zero points of a linear op's input are its channels' means, which centres the accumulator inside the
-  previous look-up, for nothing;
 - each output channel's weights get the scale that makes its accumulator fill the width, so that a
-  rounding to a few bits keeps as many levels as it can.
+  rounding to a few bits keeps as many levels as it can;
+- an offset for each channel centres it there. It costs nothing, not even a wider intermediate result.
 """
 
 from __future__ import annotations
@@ -19,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fhe_core.errors import PlanError
-from fhe_core.program.nodes import BATCH, Node
-from fhe_core.program.widths import Range, bits_of
+from fhe_core.program.nodes import BATCH
+from fhe_core.program.widths import Range
 from fhe_core.quantization.calibration import TensorStats
-from fhe_core.quantization.op import QuantizedOp
 from fhe_core.quantization.placement import Placement
 from fhe_core.quantization.plan import Plan, TensorPlan, check_rounding
 from fhe_core.quantization.quantizers import RANGES, check_bits
@@ -148,12 +146,11 @@ def initial_plan(
     scales = _shared_scales(placement, stats, wanted)
     for name, (low, high, bits) in wanted.items():
         scale, inherits = scales[name]
-        axis = _zero_point_axis(placement, name)
         if inherits:
             # Joined or moved integers: every value that they can take, so that nothing saturates.
             spread = max(abs(stats[name].minimum), abs(stats[name].maximum), high - low, scale)
             low, high, bits = -4 * spread, 4 * spread, 0
-        plan.tensors[name] = _tensor_plan(stats[name], scale, low, high, bits, axis)
+        plan.tensors[name] = _tensor_plan(scale, low, high, bits)
     return plan
 
 
@@ -235,45 +232,37 @@ def _scale(low: float, high: float, bits: int) -> float:
     return span if span > np.finfo(np.float32).tiny else (abs(high) or 1.0)
 
 
-def _zero_point_axis(placement: Placement, name: str) -> int | None:
-    axes: set[Any] = set()
-    for placed, index in placement.consumers.get(name, ()):
-        if placed.fused or placed.op.shares_scale or placed.float_only:
-            continue
-        axes.add(placed.op.zero_point_axis(index))
-    axes.discard(QuantizedOp.ANY_AXIS)
-    return axes.pop() if len(axes) == 1 else None
-
-
-def _tensor_plan(
-    stats: TensorStats, scale: float, low: float, high: float, bits: int, axis: int | None
-) -> TensorPlan:
+def _tensor_plan(scale: float, low: float, high: float, bits: int) -> TensorPlan:
     first = int(np.rint(low / scale))
     if not bits:
         bits = max(2, int(np.ceil(np.log2((high - low) / scale + 1))))
-    if axis is None:
-        return TensorPlan(bits, float(scale), -first, 0)
-    # `axis` counts the batch, which the mean of one sample does not have.
-    mean = stats.mean
-    rank = mean.ndim + 1
-    others = tuple(i for i in range(mean.ndim) if i != axis % rank - 1)
-    centre = np.rint(mean.mean(axis=others, keepdims=True) / scale).astype(np.int64)
-    return TensorPlan(bits, float(scale), -centre[None], (first - centre)[None])
+    return TensorPlan(bits, float(scale), -first, 0)
 
 
 # -- accumulators
 
 
+def usable_span(width: int, kept: int) -> float:
+    """How far apart the least and the largest value of an accumulator may be: 2^k - 2^(l-1) - 1.
+
+    l = width - kept bits are dropped; beyond, the largest would round up into the padding bit.
+    """
+    dropped = width - kept
+    return 2.0**width - 1 - (2.0 ** (dropped - 1) if dropped > 0 else 0)
+
+
 def channel_width(low: NDArray[Any], high: NDArray[Any], *, kept: int, headroom: float) -> int:
-    """The bits that the widest channel of an accumulator needs, with headroom.
+    """The bits that the widest channel of a centred accumulator needs, with headroom.
 
     Args:
         low, high: measured range of each channel.
         kept: bits that survive the rounding.
     """
-    least = np.floor(np.minimum(low, 0) * (1 + headroom)).min()
-    most = np.ceil(np.maximum(high, 0) * (1 + headroom)).max()
-    return bits_of(int(least), int(most), rounding=kept)
+    span = float((high - low).max()) * (1 + headroom) + 2
+    width = 1
+    while usable_span(width, kept) < span:
+        width += 1
+    return width
 
 
 def channel_factors(
@@ -284,20 +273,28 @@ def channel_factors(
     Below one where it is too large. Weights are rounded after they are scaled, which moves the range a
     little: a hundredth is left for that.
     """
-    low, high = np.minimum(low, 0), np.maximum(high, 0)
-    half = 2.0 ** (width - 1) if low.min() < 0 else 2.0**width
-    top = half - 2.0 ** max(width - kept - 1, 0) - 1
     with np.errstate(divide="ignore"):
-        factors = 0.99 * np.minimum(half / np.abs(low), top / high) / (1 + headroom)
-    # A channel that is always zero keeps its scale.
+        factors = 0.99 * usable_span(width, kept) / ((high - low) * (1 + headroom))
+    # A channel that never varies keeps its scale.
     return np.where(np.isfinite(factors), factors, 1.0)
 
 
-def planned_range(node: Node, low: float, high: float, settings: Settings) -> Range:
-    """The range that an integer is planned for, from the measured one."""
-    least, most = node.bounds
-    if settings.overflow == "guaranteed" or node.op in ("input", "lookup"):
+def channel_offsets(
+    low: NDArray[Any], high: NDArray[Any], *, width: int, kept: int
+) -> NDArray[np.int64]:
+    """What centres each channel among the values that ``width`` signed bits may take."""
+    spare = usable_span(width, kept) - (high - low)
+    return np.rint(-(2.0 ** (width - 1)) + spare / 2 - low).astype(np.int64)
+
+
+def planned_range(
+    op: str, measured: tuple[float, float], bounds: Range, settings: Settings
+) -> Range:
+    """The range that an integer is planned for: the measured one with headroom, inside its bounds."""
+    least, most = bounds
+    if settings.overflow == "guaranteed" or op in ("input", "lookup"):
         return least, most
+    low, high = measured
     spare = settings.headroom
     low = np.floor(low - spare * abs(low)) if low < 0 else low
     high = np.ceil(high + spare * abs(high)) if high > 0 else high

@@ -16,7 +16,8 @@ from fhe_core.program import host
 from fhe_core.program.interpreter import recorded_values
 from fhe_core.program.nodes import BATCH, Node, Root
 from fhe_core.program.program import Program
-from fhe_core.program.widths import Range, Rounding, concretize, name_accumulators
+from fhe_core.program.rules import RULES
+from fhe_core.program.widths import Range, Reading, concretize, name_accumulators
 from fhe_core.progress import Progress, progress_of
 from fhe_core.quantization.calibration import TensorStats, calibrate, calibration_data
 from fhe_core.quantization.module import FusionRow, QuantizedModule
@@ -25,6 +26,7 @@ from fhe_core.quantization.plan import AccumulatorPlan, Plan
 from fhe_core.quantization.planning import (
     Settings,
     channel_factors,
+    channel_offsets,
     channel_width,
     initial_plan,
     per_channel,
@@ -198,17 +200,25 @@ class Session:
             recorded = self._record(plan)
             values = self._measure(recorded, plan)
         nodes = Program.of(recorded.integers).nodes
-        found = {
-            id(node): planned_range(
-                node, float(values[id(node)].min()), float(values[id(node)].max()), settings
-            )
-            for node in nodes
-        }
+        found = self._ranges(nodes, values, settings)
         for name, node in name_accumulators(nodes).items():
-            kept = self._kept(node, settings)
+            offset = self._offsets(node, values, settings, widths)
+            if np.any(offset):
+                found[id(node)] = self._offset_range(node, values, offset, settings)
             low, high = found[id(node)]
             plan.accumulators[name] = AccumulatorPlan(
-                low, high, kept, settings.exact, headroom=settings.headroom
+                low,
+                high,
+                self._kept(node, settings),
+                settings.exact,
+                offset,
+                headroom=settings.headroom,
+            )
+        for name, node in _linear_outputs(recorded, nodes).items():
+            offset, found[id(node)] = self._output_offset(node, values, settings)
+            low, high = found[id(node)]
+            plan.accumulators[name] = AccumulatorPlan(
+                low, high, offset=offset, headroom=settings.headroom
             )
         return self._module(recorded, plan, found)
 
@@ -226,12 +236,7 @@ class Session:
         recorded = self._record(plan)
         nodes = Program.of(recorded.integers).nodes
         values = self._measure(recorded, plan)
-        found = {
-            id(node): planned_range(
-                node, float(values[id(node)].min()), float(values[id(node)].max()), settings
-            )
-            for node in nodes
-        }
+        found = self._ranges(nodes, values, settings)
         for name, node in name_accumulators(nodes).items():
             entry = plan.accumulators.get(name)
             if entry is None:
@@ -243,6 +248,9 @@ class Session:
                 )
             if node.op not in ("input", "lookup"):
                 found[id(node)] = (entry.low, entry.high)
+        for name, node in _linear_outputs(recorded, nodes).items():
+            if name in plan.accumulators:
+                found[id(node)] = (plan.accumulators[name].low, plan.accumulators[name].high)
         return self._module(recorded, plan, found)
 
     def _complete(self, plan: Plan, missing: list[str]) -> None:
@@ -318,6 +326,72 @@ class Session:
             changed = True
         return changed
 
+    def _ranges(
+        self, nodes: Iterable[Node], values: Mapping[int, Array], settings: Settings
+    ) -> dict[int, Range]:
+        return {
+            id(node): planned_range(
+                node.op,
+                (float(values[id(node)].min()), float(values[id(node)].max())),
+                node.bounds,
+                settings,
+            )
+            for node in nodes
+        }
+
+    def _offsets(
+        self,
+        node: Node,
+        values: Mapping[int, Array],
+        settings: Settings,
+        widths: Mapping[str, int],
+    ) -> Any:
+        """What centres each channel of an accumulator whose weights were fitted to a width; else 0."""
+        for placed in self.placement.ops:
+            found = _weighted(placed, [node])
+            if found is None or placed.node.name not in widths:
+                continue
+            axis = found[1].output_axis % len(node.shape)
+            low, high = self._channel_range(node, values, axis, settings)
+            kept = self._kept(node, settings)
+            offsets = channel_offsets(low, high, width=widths[placed.node.name], kept=kept)
+            return offsets.reshape([-1 if i == axis else 1 for i in range(len(node.shape))])
+        return 0
+
+    def _output_offset(
+        self, node: Node, values: Mapping[int, Array], settings: Settings
+    ) -> tuple[Any, Range]:
+        """What makes each element of an output positive, and its range then.
+
+        Positive outputs may use the padding bit, so they need one bit less.
+        """
+        array = values[id(node)]
+        axis = node.shape.index(BATCH)
+        if settings.overflow == "guaranteed":
+            low, high = node.low, node.high
+        else:
+            low, high = array.min(axis=axis, keepdims=True), array.max(axis=axis, keepdims=True)
+            spare = np.ceil((high - low) * settings.headroom / 2)
+            low, high = low - spare, high + spare
+        return -low.astype(np.int64), (0, int((high - low).max()))
+
+    def _offset_range(
+        self, node: Node, values: Mapping[int, Array], offset: Any, settings: Settings
+    ) -> Range:
+        shifted = values[id(node)] + offset
+        bounds = int((node.low + offset).min()), int((node.high + offset).max())
+        if settings.overflow == "guaranteed":
+            return bounds
+        # Half of the span's headroom on either side, as the offsets leave it.
+        spare = settings.headroom / 2
+        axes = tuple(i for i, n in enumerate(offset.shape) if n == 1)
+        low, high = shifted.min(axis=axes), shifted.max(axis=axes)
+        wider = (high - low) * spare
+        return (
+            max(bounds[0], int(np.floor((low - wider).min()))),
+            min(bounds[1], int(np.ceil((high + wider).max()))),
+        )
+
     def _channel_range(
         self, node: Node, values: Mapping[int, Array], axis: int, settings: Settings
     ) -> tuple[Array, Array]:
@@ -331,18 +405,24 @@ class Session:
     def _module(
         self, recorded: Recorded, plan: Plan, ranges: Mapping[int, Range]
     ) -> QuantizedModule:
-        def rounding(node: Node) -> Rounding | None:
-            entry = plan.accumulators.get(node.name)
-            if entry is None or entry.rounding is None:
-                return None
-            return Rounding(entry.rounding, entry.exact)
+        def reading(node: Node) -> Reading:
+            entry = plan.accumulators[node.name]
+            return Reading(entry.rounding, entry.exact, entry.offset)
 
-        program = concretize(recorded.integers, ranges, rounding)
+        ends = _linear_outputs(recorded, Program.of(recorded.integers).nodes)
+        offsets = [
+            next((plan.accumulators[n].offset for n, end in ends.items() if end is node), 0)
+            for node in recorded.integers
+        ]
+        program = concretize(recorded.integers, ranges, reading, offsets)
         slots = {id(node): f"output{i}" for i, node in enumerate(recorded.integers)}
         decoder = host.build(
             list(recorded.outputs.values()),
             lambda root: slots[id(root)],
-            lambda node: _levels(program.outputs[recorded.integers.index(node)]),
+            lambda node: _levels(
+                program.outputs[recorded.integers.index(node)],
+                program.offsets[recorded.integers.index(node)],
+            ),
         )
         inputs = program.inputs
         encoder = host.build([node.attributes["source"] for node in inputs], _name)
@@ -402,6 +482,18 @@ class Session:
         return {pack.name: pack.version for pack in self.registry.packs() if pack.name in used}
 
 
+def _linear_outputs(recorded: Recorded, nodes: Iterable[Node]) -> dict[str, Node]:
+    """Outputs that leave as accumulators, and that no look-up reads too, by name."""
+    read = {id(node.inputs[0]) for node in nodes if node.op == "lookup"}
+    found: dict[str, Node] = {}
+    for node in recorded.integers:
+        if node.op in RULES and id(node) not in read:
+            base = node.origin.output if node.origin else node.op
+            node.name = base if base not in found else f"{base}#{len(found) + 1}"
+            found[node.name] = node
+    return found
+
+
 def _after_decryption(placement: Placement, recorded: Recorded) -> set[str]:
     """Nodes that run on the client: no look-up and no output accumulator comes after them."""
     nodes = Program.of(recorded.integers).nodes
@@ -441,11 +533,12 @@ def _name(root: Root) -> str:
     return root.name
 
 
-def _levels(node: Node) -> NDArray[np.int64]:
-    """Every integer that decryption of an output can give."""
-    span = 1 << (node.width + 1)
-    least = -(span // 2) if node.signed else 0
-    return np.arange(least, least + span, dtype=np.int64)
+def _levels(node: Node, offset: Any) -> NDArray[np.int64]:
+    """Every integer that decryption of an output can give, offsets subtracted."""
+    full = 1 << node.width
+    low, high = (-full, full) if node.signed else (0, 2 * full)
+    offset = np.asarray(offset)
+    return np.arange(low - int(offset.max()), high - int(offset.min()), dtype=np.int64)
 
 
 def _weighted(placed: PlacedOp, accumulators: Iterable[Node]) -> Any:

@@ -20,9 +20,6 @@ class LayoutOp(QuantizedOp):
     def can_fuse(self) -> bool:
         return False
 
-    def zero_point_axis(self, index: int) -> Any:
-        return self.ANY_AXIS
-
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         inputs = self._prepare_inputs_with_constants(
             *q_inputs, calibrate=False, quantize_actual_values=False
@@ -42,9 +39,6 @@ class QuantizedShape(QuantizedOp):
 
     def can_fuse(self) -> bool:
         return False
-
-    def zero_point_axis(self, index: int) -> Any:
-        return self.ANY_AXIS
 
 
 class QuantizedPad(QuantizedOp):

@@ -28,9 +28,6 @@ class QuantizedMatMul(QuantizedOp):
             return None
         return WeightChannels(index=1, weight_axis=1, output_axis=-1)
 
-    def zero_point_axis(self, index: int) -> int | None:
-        return -1 if index == 0 and self.weight_channels() else None
-
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         a, b = self._prepare_inputs_with_constants(
             *q_inputs, calibrate=False, quantize_actual_values=True
@@ -68,9 +65,6 @@ class QuantizedGemm(QuantizedOp):
             return None
         axis = 0 if self.attrs.get("transB") else 1
         return WeightChannels(index=1, weight_axis=axis, output_axis=1)
-
-    def zero_point_axis(self, index: int) -> int | None:
-        return 1 if index == 0 and self.constant(1) is not None else None
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         if attrs["transA"]:
@@ -123,9 +117,6 @@ class QuantizedConv(QuantizedOp):
         if self.constant(1) is None:
             return None
         return WeightChannels(index=1, weight_axis=0, output_axis=1)
-
-    def zero_point_axis(self, index: int) -> int | None:
-        return 1 if index == 0 else None
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         inputs = self._prepare_inputs_with_constants(

@@ -34,9 +34,6 @@ class QuantizedAveragePool(QuantizedOp):
 
     _impl_for_op_named = "AveragePool"
 
-    def zero_point_axis(self, index: int) -> int | None:
-        return 1
-
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         (x,) = self._prepare_inputs_with_constants(
             *q_inputs, calibrate=False, quantize_actual_values=True
@@ -79,9 +76,6 @@ class QuantizedGlobalAveragePool(QuantizedOp):
 
     _impl_for_op_named = "GlobalAveragePool"
 
-    def zero_point_axis(self, index: int) -> int | None:
-        return 1
-
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         (x,) = self._prepare_inputs_with_constants(
             *q_inputs, calibrate=False, quantize_actual_values=True
@@ -99,10 +93,6 @@ class QuantizedMaxPool(QuantizedOp):
 
     _impl_for_op_named = "MaxPool"
     keeps_scale: ClassVar[bool] = True
-
-    def zero_point_axis(self, index: int) -> int | None:
-        # Along channels: a window never compares two of them.
-        return 1
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         if len(self.output_names) > 1 and self.output_names[1]:
@@ -123,9 +113,6 @@ class QuantizedGlobalMaxPool(QuantizedOp):
 
     _impl_for_op_named = "GlobalMaxPool"
     keeps_scale: ClassVar[bool] = True
-
-    def zero_point_axis(self, index: int) -> int | None:
-        return 1
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         (x,) = self._prepare_inputs_with_constants(
