@@ -34,6 +34,7 @@ class FakeModule:
 
     def save(self, path: Path) -> None:
         path.mkdir()
+        (path / "manifest.json").write_text("{}")
         for part in ("client", "server"):
             (path / part).mkdir()
             (path / part / "data").write_text("whole")

@@ -58,7 +58,7 @@ def test_it_saves_the_module_and_prints_cost_widths_and_place(sdk: FakeSdk, here
         "  accumulators            7 bits",
         "  rounded to              5 bits",
     ]
-    assert files(here) == ["data.npy", "out/client/data", "out/server/data"]
+    assert files(here) == ["data.npy", "out/client/data", "out/manifest.json", "out/server/data"]
 
 
 def test_only_what_the_user_chose_is_passed_on(sdk: FakeSdk) -> None:
@@ -179,7 +179,7 @@ def test_force_replaces_a_saved_model(sdk: FakeSdk, here: Path) -> None:
     refused(compile_(), 2, "--force")
     assert compile_("--force").code == 0
     assert (here / "out" / "client" / "data").read_text() == "whole"
-    assert files(here) == ["data.npy", "out/client/data", "out/server/data"]
+    assert files(here) == ["data.npy", "out/client/data", "out/manifest.json", "out/server/data"]
 
 
 def test_an_empty_folder_and_a_new_path_are_fine(sdk: FakeSdk, here: Path) -> None:

@@ -25,8 +25,9 @@ FAST = ("--n-bits", "3", "--rounding", "3", "--p-error", "2^-10")
 
 
 def fhe_ops(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Runs the command with the real packs, in a folder."""
+    """Runs the command with the real pack, in a folder."""
     environment = {name: value for name, value in os.environ.items() if name != "FHE_PACKS_BLOCK"}
+    environment["FHE_PACKS"] = "fhe-ops-std"
     return subprocess.run(
         [COMMAND, *map(str, arguments)],
         cwd=folder,

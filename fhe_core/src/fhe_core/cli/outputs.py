@@ -12,7 +12,7 @@ from pathlib import Path
 from fhe_core.errors import ArtifactError, FheError, InputError
 
 # A saved model has these; --force replaces such a folder and no other.
-PARTS = ("client", "server")
+PARTS = ("client", "server", "manifest.json")
 
 
 def check_folder(path: Path, *, force: bool) -> None:
@@ -38,7 +38,7 @@ def check_folder(path: Path, *, force: bool) -> None:
         if held and not set(PARTS) <= set(held):
             raise ArtifactError(
                 f"{str(path)!r} is not a saved model, and --force replaces nothing else",
-                expected=f"a folder with {' and '.join(PARTS)} in it",
+                expected=f"a folder with {', '.join(PARTS)}",
                 got=_some(held),
                 fix="choose another folder, or empty this one yourself",
             )

@@ -10,7 +10,10 @@ overflow protection is off because nothing is left to protect from.
 from __future__ import annotations
 
 import secrets
+import shutil
+import tempfile
 import warnings
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -91,6 +94,7 @@ def compile_program(program: Program, p_error: float) -> ConcreteCircuit:
         server = circuit.server
     except Exception as error:
         raise _no_parameters(program, error) from error
+    _clean_up_after(server)
     statistics = dict(circuit.statistics)
     cost = Cost(
         complexity=float(statistics["complexity"]),
@@ -337,10 +341,9 @@ class ConcreteCircuit:
         specs: bytes = self.server.client_specs.serialize()
         return specs
 
-    @property
-    def mlir(self) -> str | None:
-        text: str | None = self.server._mlir
-        return text
+    def archive(self) -> bytes:
+        """The circuit as a zip archive."""
+        return server_to_bytes(self.server)
 
     def execute(self, inputs: Mapping[str, Array], progress: Progress) -> list[Array]:
         """Encrypt, run and decrypt, a sample at a time. Integers in, integers out."""
@@ -479,24 +482,36 @@ def evaluation_keys_from_bytes(data: bytes) -> Any:
         ) from error
 
 
-def save_server(server: Any, path: Path) -> None:
-    """Write the circuit's archive: the shared library that runs it."""
-    server.save(str(path))
+def server_to_bytes(server: Any) -> bytes:
+    """The circuit's archive: a zip with the shared library that runs it."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "circuit.zip"
+        server.save(str(place))
+        return place.read_bytes()
 
 
-def load_server(path: Path) -> Any:
-    """The circuit of an archive. It holds native code: verify the archive's hash first.
+def server_from_bytes(archive: bytes) -> Any:
+    """The circuit of an archive. It holds native code: verify where it comes from first.
 
     Raises:
         ArtifactError: it cannot be loaded.
     """
     fhe = concrete()
-    try:
-        return fhe.Server.load(str(path))
-    except Exception as error:
-        raise ArtifactError(
-            f"the circuit {path.name!r} cannot be loaded: {error}",
-            fix="save the model again on this kind of machine",
-        ) from error
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "circuit.zip"
+        place.write_bytes(archive)
+        try:
+            server = fhe.Server.load(str(place))
+        except Exception as error:
+            raise ArtifactError(
+                f"the circuit cannot be loaded: {error}",
+                fix="save the model again on this kind of machine",
+            ) from error
+    _clean_up_after(server)
+    return server
 
 
+def _clean_up_after(server: Any) -> None:
+    """Remove the folder that Concrete unpacks a circuit into, when the circuit goes."""
+    folder = str(server._library.get_output_dir_path())
+    weakref.finalize(server, shutil.rmtree, folder, ignore_errors=True)

@@ -13,7 +13,8 @@ so an accumulator whose range does not keep the bound gets one more bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -66,13 +67,15 @@ def name_accumulators(nodes: Sequence[Node]) -> dict[str, Node]:
         if source.name and named.get(source.name) is source:
             continue
         base = source.name or (source.origin.output if source.origin else source.op)
-        name, count = base, 1
-        while name in named:
-            count += 1
-            name = f"{base}#{count}"
-        source.name = name
-        named[name] = source
+        source.name = free_name(base, named)
+        named[source.name] = source
     return named
+
+
+def free_name(base: str, taken: Container[str]) -> str:
+    """``base``, or with the first number that makes it new: ``base#2``."""
+    numbered = (f"{base}#{count}" for count in itertools.count(2))
+    return next(name for name in itertools.chain([base], numbered) if name not in taken)
 
 
 def components(nodes: Sequence[Node]) -> dict[int, int]:

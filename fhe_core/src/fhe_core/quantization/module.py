@@ -51,6 +51,15 @@ class Circuit(Protocol):
     @property
     def cost(self) -> Cost: ...
 
+    @property
+    def specs(self) -> bytes:
+        """What a client needs to make keys, encrypt and decrypt."""
+        ...
+
+    def archive(self) -> bytes:
+        """What a server needs to run it."""
+        ...
+
 
 @dataclass(frozen=True)
 class FusionRow:

@@ -17,7 +17,7 @@ from fhe_core.program.interpreter import recorded_values
 from fhe_core.program.nodes import BATCH, Node, Root
 from fhe_core.program.program import Program
 from fhe_core.program.rules import RULES
-from fhe_core.program.widths import Range, Reading, concretize, name_accumulators
+from fhe_core.program.widths import Range, Reading, concretize, free_name, name_accumulators
 from fhe_core.progress import Progress, progress_of
 from fhe_core.quantization.calibration import TensorStats, calibrate, calibration_data
 from fhe_core.quantization.module import FusionRow, QuantizedModule
@@ -484,12 +484,13 @@ class Session:
 
 def _linear_outputs(recorded: Recorded, nodes: Iterable[Node]) -> dict[str, Node]:
     """Outputs that leave as accumulators, and that no look-up reads too, by name."""
-    read = {id(node.inputs[0]) for node in nodes if node.op == "lookup"}
+    read = {id(node.inputs[0]): node.inputs[0] for node in nodes if node.op == "lookup"}
+    taken = {node.name for node in read.values()}
     found: dict[str, Node] = {}
     for node in recorded.integers:
         if node.op in RULES and id(node) not in read:
-            base = node.origin.output if node.origin else node.op
-            node.name = base if base not in found else f"{base}#{len(found) + 1}"
+            node.name = free_name(node.origin.output if node.origin else node.op, taken)
+            taken.add(node.name)
             found[node.name] = node
     return found
 

@@ -1,0 +1,128 @@
+"""``fhe_core.compile``: from an ONNX model and data to encrypted inference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from fhe_core.compiler.concrete_backend import compile_program, concrete
+from fhe_core.compiler.scoring import Score, checked_labels, checked_tolerance
+from fhe_core.compiler.search import search
+from fhe_core.errors import PlanError
+from fhe_core.progress import Progress, progress_of
+from fhe_core.quantization.module import Cost, QuantizedModule
+from fhe_core.quantization.plan import Plan
+from fhe_core.quantization.planning import Settings
+from fhe_core.quantization.post_training import Session, check_p_error, exactness
+from fhe_core.registry import get_registry
+
+
+def compile(
+    model: Any,
+    calibration: Any,
+    *,
+    n_bits: Any = "auto",
+    rounding: Any = None,
+    plan: Any = None,
+    labels: Any = None,
+    score: Score | None = None,
+    tolerance: float | None = None,
+    p_error: float = 2.0**-40,
+    encrypted: Iterable[str] | None = None,
+    client_side: str = "any",
+    overflow: str = "calibrated",
+    rounding_method: str = "approximate",
+    ranges: str = "mse",
+    weight_scheme: str = "symmetric",
+    weight_granularity: str = "per-channel",
+    seed: int = 0,
+    registry: Any = None,
+    progress: bool | Progress | None = None,
+) -> QuantizedModule:
+    """Compile a model to an encrypted circuit.
+
+    Args:
+        model: path, bytes or ``onnx.ModelProto``.
+        calibration: an array, a tuple of arrays, or a dict by input name; some hundred samples.
+        n_bits: ``"auto"``: the cheapest uniform widths within tolerance; an int (2 to 16); or a dict of
+            ``op_inputs``, ``op_weights``, ``model_inputs``, ``model_outputs`` and node names.
+        rounding: bits kept of each accumulator before a look-up: an int, a dict by node name, or None
+            for the search's or the plan's choice.
+        plan: a ``Plan``, its JSON file or its dict, to compile as it is: without a search.
+        labels: what the outputs should be on the calibration data, for a search.
+        score: ``score(outputs, expected)``, higher is better; accuracy or R² by default.
+        tolerance: how much of the float model's score a search may lose; 0.005 with labels, else 0.02.
+        p_error: probability that one look-up is wrong.
+        encrypted: names of the encrypted inputs; all by default.
+        client_side: ``any``: what only shapes inputs or outputs runs on the client. ``minimal``: all that
+            can be stays on the server.
+        overflow: ``calibrated``: accumulators keep headroom over the data. ``guaranteed``: they are wide
+            enough for any input.
+        rounding_method: ``approximate``, or ``exact`` (one more look-up for each bit dropped).
+        ranges: of activations, unless searched: ``minmax``, ``percentile`` or ``mse``.
+        weight_scheme: ``symmetric`` or ``affine``.
+        weight_granularity: ``per-channel`` or ``per-tensor``.
+        seed: of every random choice.
+        registry: where ops come from; the installed packs by default.
+        progress: True for progress bars on a terminal.
+
+    Raises:
+        ModelError, UnsupportedOpError: the model is broken, or an op has no (quantized) implementation.
+        CalibrationError, PlanError: the data, the widths or the plan cannot be used.
+        CompilationError: concrete-python is missing, nothing is within tolerance, or no parameters fit.
+    """
+    shown = progress_of(progress)
+    auto = plan is None and isinstance(n_bits, str)
+    if auto and n_bits != "auto":
+        raise PlanError(
+            f"n_bits cannot be {n_bits!r}",
+            expected="'auto', an integer or a dict",
+            got=repr(n_bits),
+            fix="use n_bits='auto'",
+        )
+    options: dict[str, Any] = {
+        "exact": exactness(rounding_method),
+        "overflow": overflow,
+        "weight_scheme": weight_scheme,
+        "weight_granularity": weight_granularity,
+        "p_error": check_p_error(p_error),
+    }
+    base = Settings.of(6 if auto or plan is not None else n_bits, rounding, ranges=ranges, **options)
+    given = None if plan is None else Plan.of(plan)
+    checked_tolerance(tolerance, None)
+    registry = get_registry() if registry is None else registry
+    session = Session(
+        model,
+        calibration,
+        encrypted=encrypted,
+        client_side=client_side,
+        seed=seed,
+        registry=registry,
+        progress=shown,
+    )
+    # Before any long work: without the compiler there is nothing to search for.
+    concrete()
+    if given is not None:
+        module = session.rebuild(given)
+    elif auto:
+        found = search(
+            session,
+            checked_labels(labels, len(next(iter(session.data.values())))),
+            score=score,
+            tolerance=tolerance,
+            base=base,
+            compiled=_cost,
+            seed=seed,
+            progress=shown,
+        )
+        module = session.build(found.best.settings)
+        module.search = found.candidates
+    else:
+        module = session.build(base)
+    with shown.stage("compiling the circuit"):
+        module.circuit = compile_program(module.program, module.p_error)
+    return module
+
+
+def _cost(module: QuantizedModule) -> Cost:
+    return compile_program(module.program, module.p_error).cost

@@ -1,0 +1,265 @@
+"""``n_bits="auto"``: the cheapest uniform widths and rounding whose score is within tolerance.
+
+Candidates are scored on one part of the calibration data, simulated, with the noise of approximate rounding
+in it; what is good enough there and cheaper than the best so far is checked on the rest, because the best of
+many scores flatters. Cost is Concrete's own, from compiled circuits. What an encrypted inference costs is
+decided by the bits that roundings keep, so these are tried from few to many, and the search ends where even
+the narrowest candidate costs more than the best found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fhe_core.compiler.scoring import Score, checked_tolerance, default_score, first
+from fhe_core.errors import CompilationError
+from fhe_core.progress import Progress
+from fhe_core.quantization.calibration import batches, static_batch
+from fhe_core.quantization.module import Cost, QuantizedModule
+from fhe_core.quantization.planning import Settings, widened
+from fhe_core.quantization.post_training import Session
+
+Array = NDArray[Any]
+
+#: Bits kept by roundings, of activations and of weights.
+ROUNDINGS = (2, 3, 4, 5, 6, 7, 8)
+WIDTHS = (3, 4, 5, 6, 8)
+RANGES = ("minmax", "mse")
+#: Simulations that a candidate's score is the mean of, once the first one looks good.
+_SEEDS = 5
+#: A first simulation this far below what is wanted ends a candidate.
+_HOPELESS = 0.03
+#: Samples that candidates are scored on, and checked on, at the most.
+_SCORED = 1000
+#: Fewer calibration samples than this are not divided: half of them would say too little.
+_LEAST_SAMPLES = 64
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One set of widths that was looked at.
+
+    Attributes:
+        settings: what it was built with.
+        score: mean of simulations on the samples of the search.
+        cost: of its circuit, where it was good enough to be compiled.
+    """
+
+    settings: Settings
+    score: float
+    cost: Cost | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """The result of a search.
+
+    Attributes:
+        best: the cheapest candidate within tolerance.
+        candidates: all that were looked at, in order.
+        float_score: the float model's, on the same samples.
+    """
+
+    best: Candidate
+    candidates: tuple[Candidate, ...]
+    float_score: float
+
+
+def divided(count: int, seed: int) -> tuple[Array, Array]:
+    """Indices of samples to search on, and to check on."""
+    if count < _LEAST_SAMPLES:
+        return np.arange(count), np.arange(count)
+    order = np.random.default_rng(seed).permutation(count)
+    half = count // 2
+    return np.sort(order[:half][:_SCORED]), np.sort(order[half:][:_SCORED])
+
+
+def search(
+    session: Session,
+    labels: Array | None,
+    *,
+    score: Score | None,
+    tolerance: Any,
+    base: Settings,
+    compiled: Callable[[QuantizedModule], Cost],
+    seed: int,
+    progress: Progress,
+) -> Found:
+    """Find the cheapest candidate within tolerance.
+
+    Args:
+        session: the model with its calibration data.
+        labels: of the calibration data, or None.
+        score: (outputs, expected), higher is better; accuracy or R² by default.
+        compiled: the cost of a module's circuit.
+
+    Raises:
+        CompilationError: no candidate is within tolerance; says how close the best one came.
+    """
+    count = len(next(iter(session.data.values())))
+    allowed = checked_tolerance(tolerance, labels)
+    searched, checked = (
+        _Judge(session, part, labels, score, allowed) for part in _whole(session, count, seed)
+    )
+    builder = _Builder(session, compiled)
+    best: Candidate | None = None
+    rows: list[Candidate] = []
+    with progress.stage("searching for the cheapest circuit") as advance:
+        for kept in ROUNDINGS:
+            narrowest = widened(base, rounding=kept, **_bits(WIDTHS[0], WIDTHS[0]))
+            if best is not None and builder.complexity(narrowest) >= _complexity(best):
+                break
+            for settings in _grid(base, kept):
+                advance(1)
+                module = builder.module(settings)
+                if module is None:
+                    continue
+                found = Candidate(settings, searched.score(module, seed))
+                if searched.accepts(found.score):
+                    found = replace(found, cost=builder.cost(module))
+                    if _better(found, best) and checked.accepts(checked.score(module, seed + 100)):
+                        best = found
+                rows.append(found)
+            if best is not None and not builder.rounds:
+                break
+    if best is None:
+        raise _nothing(rows, searched)
+    return Found(best, tuple(rows), searched.goal)
+
+
+def _whole(session: Session, count: int, seed: int) -> tuple[Array, Array]:
+    """The division, in whole batches where the model has a static batch size."""
+    parts = divided(count, seed)
+    batch = static_batch(session.graph) or 1
+    a, b = (part[: len(part) // batch * batch] for part in parts)
+    return (a, b) if len(a) and len(b) else (np.arange(count),) * 2
+
+
+def _nothing(rows: list[Candidate], judge: _Judge) -> CompilationError:
+    closest = max(rows, key=lambda row: row.score, default=None)
+    return CompilationError(
+        "no uniform widths keep the score within tolerance",
+        expected=f"at least {judge.wanted:.4f} on held-out calibration data "
+        f"(float: {judge.goal:.4f})",
+        got=f"{closest.score:.4f} with {_spell(closest.settings)}" if closest else "nothing fits",
+        fix="allow a larger tolerance, or give n_bits and rounding yourself",
+    )
+
+
+def _complexity(candidate: Candidate | None) -> float:
+    return candidate.cost.complexity if candidate and candidate.cost else float("inf")
+
+
+def _better(found: Candidate, best: Candidate | None) -> bool:
+    if found.cost is None:
+        return False
+    return best is None or (found.cost.complexity, -found.score) < (_complexity(best), -best.score)
+
+
+def _bits(activations: int, weights: int) -> dict[str, int]:
+    return {
+        "op_inputs": activations,
+        "model_inputs": activations,
+        "model_outputs": max(activations, 6),
+        "op_weights": weights,
+    }
+
+
+def _grid(base: Settings, kept: int) -> Iterator[Settings]:
+    for weights in WIDTHS:
+        for activations in WIDTHS:
+            for ranges in RANGES:
+                yield widened(base, rounding=kept, ranges=ranges, **_bits(activations, weights))
+
+
+def _spell(settings: Settings) -> str:
+    return (
+        f"{settings.op_inputs}-bit activations, {settings.op_weights}-bit weights, "
+        f"accumulators rounded to {settings.rounding} bits"
+    )
+
+
+class _Judge:
+    """Scores modules on one part of the calibration data.
+
+    Attributes:
+        goal: the float model's score there.
+        wanted: the least that is within tolerance.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        part: Array,
+        labels: Array | None,
+        score: Score | None,
+        tolerance: float,
+    ) -> None:
+        self.data = {name: array[part] for name, array in session.data.items()}
+        reference = _float_outputs(session, self.data)
+        self.expected = labels[part] if labels is not None else first(reference)
+        self._score = score or default_score(reference, labels)
+        self.goal = float(self._score(reference, self.expected))
+        self.wanted = self.goal - tolerance
+
+    def accepts(self, score: float) -> bool:
+        return score >= self.wanted
+
+    def score(self, module: QuantizedModule, seed: int) -> float:
+        """The mean over several simulations; of one alone where that is hopeless already."""
+        scores = [self._once(module, seed)]
+        if scores[0] >= self.wanted - _HOPELESS:
+            scores += [self._once(module, seed + i) for i in range(1, _SEEDS)]
+        return float(np.mean(scores))
+
+    def _once(self, module: QuantizedModule, seed: int) -> float:
+        outputs = module.forward(fhe="simulate", seed=seed, **self.data)
+        return float(self._score(outputs, self.expected))
+
+
+def _float_outputs(session: Session, data: Mapping[str, Array]) -> Any:
+    parts = [session.net(**feeds) for feeds in batches(session.graph, data)]
+    if isinstance(parts[0], tuple):
+        return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+    return np.concatenate(parts)
+
+
+class _Builder:
+    """Builds candidates and prices them.
+
+    Attributes:
+        rounds: whether there are look-ups, so that roundings matter.
+    """
+
+    def __init__(self, session: Session, compiled: Callable[[QuantizedModule], Cost]) -> None:
+        self._session = session
+        self._compiled = compiled
+        self.rounds = True
+
+    def module(self, settings: Settings) -> QuantizedModule | None:
+        """The candidate's module; None where accumulators would be too wide for any circuit."""
+        try:
+            built = self._session.build(settings)
+        except CompilationError as error:
+            if not error.problem.startswith("an accumulator needs"):
+                raise
+            return None
+        self.rounds = bool(built.program.lookups)
+        return built
+
+    def cost(self, module: QuantizedModule) -> Cost | None:
+        """What Concrete says; None where it has no parameters."""
+        try:
+            return self._compiled(module)
+        except CompilationError:
+            return None
+
+    def complexity(self, settings: Settings) -> float:
+        module = self.module(settings)
+        found = self.cost(module) if module else None
+        return found.complexity if found else float("inf")
