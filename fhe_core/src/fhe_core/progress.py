@@ -167,11 +167,13 @@ class _Stage:
         self._total = total
         self._done = 0
         self._start = time.monotonic()
+        self._paced = 0.0  # when it last advanced, in seconds from the start
         self._lock = threading.Lock()
 
     def advance(self, steps: int = 1) -> None:
         with self._lock:
             self._done += steps
+            self._paced = time.monotonic() - self._start
 
     def cells(self, depth: int, encoding: str) -> tuple[RenderableType, ...]:
         """Spinner, name, bar, count and time: 80 columns at most, up to counts of 9999."""
@@ -186,7 +188,9 @@ class _Stage:
         done = min(self._done, self._total)
         times = duration(elapsed)
         if done and elapsed > 2:  # before that, an estimate would jump about
-            times = f"{duration(elapsed / done * (self._total - done))} left"
+            # At the pace up to the last step: from then on, what is left must shrink.
+            left = max(0.0, self._paced / done * self._total - elapsed)
+            times = f"{duration(left)} left"
         bar = ProgressBar(total=self._total, completed=done, width=14)
         return spinner, name, bar, f"{done}/{self._total}", times
 

@@ -21,7 +21,7 @@ pytestmark = [
 
 RANDOM = np.random.default_rng(0)
 DATA = RANDOM.uniform(-1, 1, (64, 3)).astype(np.float32)
-FAST = ("--n-bits", "3", "--rounding", "3", "--p-error", "2^-10")
+FAST = ("--n-bits", "3", "--rounding", "3", "--p-error", "2^-20")
 
 
 def fhe_ops(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -77,7 +77,7 @@ def test_the_model_is_said_to_compile(folder: Path) -> None:
     assert result.stdout.startswith("This model compiles.")
 
 
-def test_encrypted_answers_are_those_of_the_clear_integers(folder: Path) -> None:
+def test_encrypted_answers_are_near_those_of_the_clear_integers(folder: Path) -> None:
     answers = {}
     for mode in ("execute", "disable", "simulate"):
         output = f"{mode}.npz"
@@ -98,7 +98,7 @@ BAD_DATA = {
     "wrong shape": (np.zeros((4, 5), np.float32), "5"),
     "wrong type": (np.array([["a", "b", "c"]]), "str"),
     "complex": (np.zeros((4, 3), complex), "complex"),
-    "empty": (DATA[:0], ""),
+    "empty": (DATA[:0], "sample"),
     "nan": (np.full((4, 3), np.nan, np.float32), "NaN"),
     "infinity": (np.full((4, 3), np.inf, np.float32), "infinity"),
 }
@@ -120,7 +120,7 @@ def test_bad_data_is_wrong_use_and_nothing_is_written(
             tmp_path / "y.npz",
         )
     )  # fmt: skip
-    refuses(result, 2, "'x'", word)
+    refuses(result, 2, "x", word)
     assert [entry.name for entry in tmp_path.iterdir()] == ["bad.npy"]
 
 

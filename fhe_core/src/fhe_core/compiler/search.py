@@ -1,23 +1,33 @@
-"""``n_bits="auto"``: the cheapest uniform widths and rounding whose score is within tolerance.
+"""``n_bits="auto"``: the cheapest widths and roundings whose score is within tolerance.
 
 Candidates are scored on one part of the calibration data, simulated, with the noise of approximate rounding
 in it; what is good enough there and cheaper than the best so far is checked on the rest, because the best of
 many scores flatters. Cost is Concrete's own, from compiled circuits. What an encrypted inference costs is
-decided by the bits that roundings keep, so these are tried from few to many, and the search ends where even
-the narrowest candidate costs more than the best found.
+decided by the bits that roundings keep, so these are tried from few to many, uniformly, until even the
+narrowest candidate costs more than the best found. From there single accumulators give up bits, as long as
+the score allows it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fhe_core.compiler.scoring import Score, checked_tolerance, default_score, first
+from fhe_core.compiler.scoring import (
+    LABELS_TOLERANCE,
+    OUTPUTS_TOLERANCE,
+    Score,
+    checked_tolerance,
+    default_score,
+    first,
+)
 from fhe_core.errors import CompilationError
+from fhe_core.program.nodes import BATCH
 from fhe_core.progress import Progress
 from fhe_core.quantization.calibration import batches, static_batch
 from fhe_core.quantization.module import Cost, QuantizedModule
@@ -36,6 +46,12 @@ _SEEDS = 5
 _HOPELESS = 0.03
 #: Samples that candidates are scored on, and checked on, at the most.
 _SCORED = 1000
+#: Blends are a sample and up to this share of another.
+_BLENDED = 0.25
+#: How much more disagreement is allowed on blends than loss of score: as much as without labels.
+_BLEND_FACTOR = OUTPUTS_TOLERANCE / LABELS_TOLERANCE
+#: How many single changes are tried on the best uniform candidate.
+_REFINEMENTS = 60
 #: Fewer calibration samples than this are not divided: half of them would say too little.
 _LEAST_SAMPLES = 64
 
@@ -104,32 +120,57 @@ def search(
     count = len(next(iter(session.data.values())))
     allowed = checked_tolerance(tolerance, labels)
     searched, checked = (
-        _Judge(session, part, labels, score, allowed) for part in _whole(session, count, seed)
+        _Judge(session, _part(session.data, part), None if labels is None else labels[part], score, allowed)
+        for part in _whole(session, count, seed)
     )
-    builder = _Builder(session, compiled)
-    best: Candidate | None = None
-    rows: list[Candidate] = []
+    checks = [checked]
+    blends = _blends(session, seed) if score is None else None
+    if blends is not None:
+        loose = allowed if labels is None else _BLEND_FACTOR * allowed
+        checks.append(_Judge(session, blends, None, None, loose))
+    state = _State(_Builder(session, compiled), searched, checks, seed)
     with progress.stage("searching for the cheapest circuit") as advance:
         for kept in ROUNDINGS:
             narrowest = widened(base, rounding=kept, **_bits(WIDTHS[0], WIDTHS[0]))
-            if best is not None and builder.complexity(narrowest) >= _complexity(best):
+            if state.best and state.builder.complexity(narrowest) >= _complexity(state.best):
                 break
             for settings in _grid(base, kept):
+                state.consider(settings)
                 advance(1)
-                module = builder.module(settings)
-                if module is None:
-                    continue
-                found = Candidate(settings, searched.score(module, seed))
-                if searched.accepts(found.score):
-                    found = replace(found, cost=builder.cost(module))
-                    if _better(found, best) and checked.accepts(checked.score(module, seed + 100)):
-                        best = found
-                rows.append(found)
-            if best is not None and not builder.rounds:
+            if state.best and not state.builder.rounds:
                 break
+        if state.best is None:
+            raise _nothing(state.rows, searched)
+        _refine(state, advance)
+    return Found(state.best, tuple(state.rows), searched.goal)
+
+
+def _refine(state: _State, advance: Callable[[int], None]) -> None:
+    """Change one thing at a time, and keep what is cheaper and still within tolerance."""
+    left = _REFINEMENTS
+    improved = True
+    while improved and left > 0:
+        improved = False
+        for settings in _neighbours(state):
+            if left <= 0:
+                break
+            left -= 1
+            advance(1)
+            if state.consider(settings):
+                improved = True
+                break
+
+
+def _neighbours(state: _State) -> Iterator[Settings]:
+    """The best settings with one accumulator rounded to a bit less, most look-ups first."""
+    best = state.best
     if best is None:
-        raise _nothing(rows, searched)
-    return Found(best, tuple(rows), searched.goal)
+        return
+    settings = best.settings
+    for name in state.builder.accumulators(settings):
+        kept = settings.roundings.get(name, settings.kept_bits)
+        if kept > ROUNDINGS[0]:
+            yield replace(settings, roundings={**settings.roundings, name: kept - 1})
 
 
 def _whole(session: Session, count: int, seed: int) -> tuple[Array, Array]:
@@ -138,6 +179,27 @@ def _whole(session: Session, count: int, seed: int) -> tuple[Array, Array]:
     batch = static_batch(session.graph) or 1
     a, b = (part[: len(part) // batch * batch] for part in parts)
     return (a, b) if len(a) and len(b) else (np.arange(count),) * 2
+
+
+def _part(data: Mapping[str, Array], part: Array) -> dict[str, Array]:
+    return {name: array[part] for name, array in data.items()}
+
+
+def _blends(session: Session, seed: int) -> dict[str, Array] | None:
+    """Samples with a share of another in each; None where inputs are no floats."""
+    if any(array.dtype.kind != "f" for array in session.data.values()):
+        return None
+    rng = np.random.default_rng(seed)
+    count = len(next(iter(session.data.values())))
+    batch = static_batch(session.graph) or 1
+    size = max(min(count, _SCORED) // batch, 1) * batch
+    ours, others = rng.integers(0, count, size), rng.integers(0, count, size)
+    share = rng.uniform(0.0, _BLENDED, size)
+    blended = {}
+    for name, array in session.data.items():
+        weight = share.reshape(-1, *[1] * (array.ndim - 1)).astype(array.dtype)
+        blended[name] = array[ours] * (1 - weight) + array[others] * weight
+    return blended
 
 
 def _nothing(rows: list[Candidate], judge: _Judge) -> CompilationError:
@@ -184,8 +246,46 @@ def _spell(settings: Settings) -> str:
     )
 
 
+class _State:
+    """What a search has seen.
+
+    Attributes:
+        best: the cheapest candidate within tolerance so far.
+        rows: every candidate.
+    """
+
+    def __init__(
+        self, builder: _Builder, searched: _Judge, checks: Sequence[_Judge], seed: int
+    ) -> None:
+        self.builder, self.searched, self.checks, self.seed = builder, searched, checks, seed
+        self.best: Candidate | None = None
+        self.rows: list[Candidate] = []
+        self._seen: set[str] = set()
+
+    def consider(self, settings: Settings) -> bool:
+        """Build, score and price a candidate. Whether it is the new best."""
+        key = repr(settings)
+        if key in self._seen:
+            return False
+        self._seen.add(key)
+        module = self.builder.module(settings)
+        if module is None:
+            return False
+        found = Candidate(settings, self.searched.score(module, self.seed))
+        better = False
+        if self.searched.accepts(found.score):
+            found = replace(found, cost=self.builder.cost(module))
+            better = _better(found, self.best) and all(
+                check.accepts(check.score(module, self.seed + 100)) for check in self.checks
+            )
+        self.rows.append(found)
+        if better:
+            self.best = found
+        return better
+
+
 class _Judge:
-    """Scores modules on one part of the calibration data.
+    """Scores modules on some data.
 
     Attributes:
         goal: the float model's score there.
@@ -195,14 +295,14 @@ class _Judge:
     def __init__(
         self,
         session: Session,
-        part: Array,
+        data: Mapping[str, Array],
         labels: Array | None,
         score: Score | None,
         tolerance: float,
     ) -> None:
-        self.data = {name: array[part] for name, array in session.data.items()}
+        self.data = data
         reference = _float_outputs(session, self.data)
-        self.expected = labels[part] if labels is not None else first(reference)
+        self.expected = labels if labels is not None else first(reference)
         self._score = score or default_score(reference, labels)
         self.goal = float(self._score(reference, self.expected))
         self.wanted = self.goal - tolerance
@@ -251,6 +351,18 @@ class _Builder:
             return None
         self.rounds = bool(built.program.lookups)
         return built
+
+    def accumulators(self, settings: Settings) -> list[str]:
+        """Names of the accumulators that a look-up reads rounded, those with most elements first."""
+        module = self.module(settings)
+        if module is None:
+            return []
+        sizes: dict[str, int] = {}
+        for node in module.program.lookups:
+            if node.inputs[0].op == "round":
+                name = node.inputs[0].name
+                sizes[name] = sizes.get(name, 0) + math.prod(n for n in node.shape if n != BATCH)
+        return sorted(sizes, key=lambda name: (-sizes[name], name))
 
     def cost(self, module: QuantizedModule) -> Cost | None:
         """What Concrete says; None where it has no parameters."""

@@ -16,7 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fhe_core.errors import CompilationError
-from fhe_core.program.nodes import BATCH, Call, HostInput, Node, Shape, evaluate, operands, ordered, roots
+from fhe_core.program.nodes import (
+    BATCH,
+    Call,
+    HostInput,
+    Node,
+    Shape,
+    Value,
+    evaluate,
+    operands,
+    ordered,
+    roots,
+)
 from fhe_core.program.nodes import with_batch as _with_batch
 
 #: Levels up to which a table is evaluated in whole to find its bounds and to see whether it is the identity.
@@ -314,6 +325,44 @@ def _results(
     return np.moveaxis(results, call.shape.index(BATCH), 0).reshape(len(levels), -1)
 
 
+def before_conversion(call: Call) -> Value:
+    """What ``call`` converts to integers, which may be NaN where integers cannot; else itself."""
+    converts = getattr(call.function, "__name__", "") == "_astype" and call.dtype.kind in "iu"
+    return operands(call)[0] if converts else call
+
+
+def _entries(
+    call: Call, root: Node, levels: NDArray[np.int64], offset: Any = 0
+) -> NDArray[np.float64]:
+    """``_results`` as integral floats, NaN where the function is not finite."""
+    value = before_conversion(call)
+    results = _results(value if isinstance(value, Call) else call, root, levels, offset)
+    return np.where(np.isfinite(results), np.trunc(results), np.nan)
+
+
+def _filled(entries: NDArray[np.float64], call: Call) -> NDArray[np.float64]:
+    """``entries``: (levels, elements), those that are missing taken from the nearest level.
+
+    The float model was finite on the calibration data, so what is missing lies beyond it: the logarithm of
+    what an accumulator could hold and never did.
+    """
+    present = np.isfinite(entries)
+    if present.all():
+        return entries
+    if not present.any(axis=0).all():
+        raise CompilationError(
+            "a table would hold NaN or infinity at every level",
+            where=_where(call),
+            fix="clip the input of the function to where it is defined",
+        )
+    count = len(entries)
+    level = np.arange(count)[:, None]
+    below = np.maximum.accumulate(np.where(present, level, -count), axis=0)
+    above = np.minimum.accumulate(np.where(present, level, 2 * count)[::-1], axis=0)[::-1]
+    nearest = np.where(level - below <= above - level, below, above)
+    return np.take_along_axis(entries, nearest, axis=0)
+
+
 def tabulate(
     node: Node,
     levels: NDArray[np.int64],
@@ -333,7 +382,7 @@ def tabulate(
         batch dimension 1.
 
     Raises:
-        CompilationError: the float computation gives NaN or infinity somewhere.
+        CompilationError: the float computation gives no finite number at any level.
     """
     root = node.attributes["root"]
     per_level = max(1, int(np.prod([n for n in root.shape if n != BATCH])))
@@ -341,19 +390,15 @@ def tabulate(
     parts = []
     for i in range(0, len(levels), step):
         points = (levels[i : i + step, None] + cell).reshape(-1)
-        results = _results(node.attributes["call"], root, points, offset)
-        if results.dtype.kind == "f" and not np.isfinite(results).all():
-            raise CompilationError(
-                "a table would hold NaN or infinity",
-                where=node.where,
-                got=f"no finite value for input {points[~np.isfinite(results).all(axis=1)][0]}",
-                fix="clip the input of the function to where it is defined",
-            )
+        results = _entries(node.attributes["call"], root, points, offset)
         if len(cell) > 1:
-            means = results.reshape(-1, len(cell), results.shape[1]).mean(axis=1)
+            cells = results.reshape(-1, len(cell), results.shape[1])
+            present = np.isfinite(cells)
+            with np.errstate(invalid="ignore"):
+                means = np.where(present, cells, 0).sum(axis=1) / present.sum(axis=1)
             results = np.rint(means)
-        parts.append(results.astype(np.int64))
-    values = np.concatenate(parts)
+        parts.append(results)
+    values = _filled(np.concatenate(parts), node.attributes["call"]).astype(np.int64)
     inverse = node.attributes["inverse"]
     if inverse is not None:
         values = values[:, inverse]
@@ -397,7 +442,7 @@ def _measured(call: Call, root: Node) -> tuple[NDArray[np.int64], NDArray[np.int
             got=f"values from {low} to {high}",
             fix="clip its result with numpy.clip before converting it to integers",
         )
-    results = _results(call, root, np.arange(low, high + 1)).astype(np.int64)
+    results = _filled(_entries(call, root, np.arange(low, high + 1)), call).astype(np.int64)
     shape = _result_shape(call)
     return results.min(axis=0).reshape(shape), results.max(axis=0).reshape(shape)
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fhe_core.program.groups import before_conversion
 from fhe_core.program.nodes import BATCH, Node, evaluate
 from fhe_core.program.program import Program
 from fhe_core.program.rules import RULES, Interval
@@ -247,7 +248,13 @@ def recorded_values(outputs: Sequence[Node], inputs: Mapping[str, Array]) -> dic
 
 def _evaluate_group(node: Node, values: Mapping[int, Array], batch: int) -> Array:
     call, root = node.attributes["call"], node.attributes["root"]
-    result = np.asarray(evaluate(call, {id(root): values[id(root)].astype(np.int64)}, batch))
+    known = {id(root): values[id(root)].astype(np.int64)}
+    result = np.asarray(evaluate(before_conversion(call), known, batch), np.float64)
+    finite = np.isfinite(result)
+    if not finite.all():
+        # Quantized a little beyond where the function is defined: as the nearest level of its table.
+        result = np.where(finite, result, np.median(result[finite]) if finite.any() else 0.0)
+    result = np.trunc(result)
     inverse = node.attributes["inverse"]
     if inverse is not None:
         axis = call.shape.index(BATCH)
@@ -256,4 +263,4 @@ def _evaluate_group(node: Node, values: Mapping[int, Array], batch: int) -> Arra
         flat = np.moveaxis(result, axis, 0).reshape(batch, -1)[:, inverse]
         rest = shape[:into] + shape[into + 1 :]
         result = np.moveaxis(flat.reshape(batch, *rest), 0, into)
-    return result.astype(np.float64)
+    return result

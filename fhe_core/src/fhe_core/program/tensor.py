@@ -595,12 +595,38 @@ def concatenate(parts: Sequence[Any], axis: int = 0, **_: Any) -> Tensor:
     tensors = [part for part in parts if isinstance(part, Tensor)]
     axis = axis % tensors[0].ndim
     _not_the_batch(tensors[0], axis, "concatenates along")
-    recorded: Tensor = call(_concatenate, list(parts), axis, layout=True)
-    if all(tensor.dtype.kind in "iub" for tensor in tensors) and any(t.is_integer for t in tensors):
-        if len(tensors) == len(parts):
-            return node("concatenate", *map(integers, tensors), shape=recorded.shape, axis=axis)
-        raise _refused("concatenates encrypted integers with constants", "pad, then add the constants")
-    return recorded
+    if not all(t.dtype.kind in "iub" for t in tensors) or not any(t.is_integer for t in tensors):
+        return call(_concatenate, list(parts), axis, layout=True)
+    shape = call(_concatenate, tensors, axis, layout=True).shape
+    joined = node("concatenate", *map(integers, tensors), shape=shape, axis=axis)
+    return _interleaved(joined, parts, axis)
+
+
+def _interleaved(joined: Tensor, parts: Sequence[Any], axis: int) -> Tensor:
+    """``joined``, the tensors among ``parts``, with the constants among them in their places.
+
+    They are added to a padding of zeros, which is free.
+    """
+    constants = [np.asarray(part) for part in parts if not isinstance(part, Tensor)]
+    if not constants:
+        return joined
+    first = joined.shape[axis]
+    added = np.concatenate(constants, axis=axis)
+    widths = [(0, 0)] * joined.ndim
+    widths[axis] = (0, added.shape[axis])
+    before = [(0, 0)] * joined.ndim
+    before[axis] = (first, 0)
+    extended = pad(joined, widths) + np.pad(added, before)
+    ends = {True: 0, False: first}
+    places = []
+    for part in parts:
+        encrypted, count = isinstance(part, Tensor), part.shape[axis]
+        places.append(np.arange(ends[encrypted], ends[encrypted] + count))
+        ends[encrypted] += count
+    order = np.concatenate(places)
+    if np.array_equal(order, np.arange(len(order))):
+        return extended
+    return take(extended, order, axis=axis)
 
 
 def _concatenate(parts: Any, axis: int) -> Any:
@@ -637,7 +663,7 @@ def tile(x: Tensor, reps: Any) -> Tensor:
     repeats = [1] * (x.ndim - len(repeats)) + repeats
     for axis, repeat in enumerate(repeats):
         if repeat != 1:
-            x = concatenate([x] * repeat, axis=axis)
+            x = take(x, np.tile(np.arange(x.shape[axis]), repeat), axis=axis)
     return x
 
 

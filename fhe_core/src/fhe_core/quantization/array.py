@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,8 @@ class QuantizedArray:
         value_is_float: which of the two ``values`` are.
         options: how to choose parameters; unsigned affine by default.
         stats: the range to represent; measured from ``values`` by default.
-        params: scale and zero point, instead of choosing them.
+        params: scale and zero point, instead of choosing them; or a function that gives them when they
+            are first needed.
     """
 
     def __init__(
@@ -37,7 +39,7 @@ class QuantizedArray:
         value_is_float: bool = True,
         options: QuantizationOptions | None = None,
         stats: QuantizationStats | None = None,
-        params: QuantizationParameters | None = None,
+        params: QuantizationParameters | Callable[[], QuantizationParameters] | None = None,
     ) -> None:
         self.n_bits = n_bits
         options = options or QuantizationOptions(n_bits)
@@ -55,6 +57,8 @@ class QuantizedArray:
         """The quantizer, with ``scale`` and ``zero_point``."""
         if self._quantizer is None:
             options, stats, params = self._request
+            if callable(params):
+                params = params()
             self._quantizer = UniformQuantizer(options, stats=stats, params=params)
         return self._quantizer
 

@@ -265,14 +265,15 @@ def encode(
             fix="give as many samples for each input",
         )
     for name, array in arrays.items():
-        _check_values(name, array, ranges.get(name), out_of_range)
+        arrays[name] = _saturated(name, array, ranges.get(name), out_of_range)
     results = encoder(arrays, next(iter(sizes.values())))
     return dict(zip(names, results, strict=True))
 
 
-def _check_values(
+def _saturated(
     name: str, array: Array, limits: tuple[float, float] | None, out_of_range: str
-) -> None:
+) -> Array:
+    """``array`` clipped to the calibrated range: functions before the encryption may end where it does."""
     least, most = float(array.min(initial=np.inf)), float(array.max(initial=-np.inf))
     # min and max are NaN if any value is.
     if not (np.isfinite(least) and np.isfinite(most)):
@@ -283,7 +284,7 @@ def _check_values(
             fix="impute or drop those samples",
         )
     if limits is None or (least >= limits[0] and most <= limits[1]):
-        return
+        return array
     outside = float(np.mean((array < limits[0]) | (array > limits[1])))
     share = f"{outside:.2%}" if outside >= 1e-4 else f"{outside:.1e} of all values"
     if out_of_range == "raise":
@@ -299,6 +300,7 @@ def _check_values(
         UserWarning,
         stacklevel=4,
     )
+    return np.clip(array, *limits).astype(array.dtype)
 
 
 def decode(decoder: HostProgram, outputs: Sequence[Array]) -> Any:

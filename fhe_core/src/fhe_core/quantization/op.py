@@ -261,8 +261,13 @@ class QuantizedOp:
         channels = self.weight_channels()
         axis = channels.weight_axis if channels and channels.index == index else None
         if self.plan is not None and not calibrate:
-            weight = self.plan.weight(self.weight_name(index), array, axis)
-            return QuantizedArray(weight.bits, array, params=weight.parameters)
+            # Only constants whose integers are used enter the plan: a bias does not.
+            plan, name = self.plan, self.weight_name(index)
+            return QuantizedArray(
+                plan.weight_bits(name),
+                array,
+                params=lambda: plan.weight(name, array, axis).parameters,
+            )
         options = QuantizationOptions(self.n_bits, signed=True, symmetric=True)
         return QuantizedArray(
             self.n_bits, array, options=options, stats=QuantizationStats.of(array, axis)

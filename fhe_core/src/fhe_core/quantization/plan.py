@@ -119,8 +119,7 @@ class Plan:
             axis: its output channels, which may have a scale each; None: one scale.
         """
         if name not in self.weights:
-            bits = self.settings.get("weight_bits", {}).get(name.rsplit("@", 1)[-1])
-            bits = bits or self.settings.get("op_weights", 4)
+            bits = self.weight_bits(name)
             symmetric = self.settings.get("weight_scheme", "symmetric") == "symmetric"
             if self.settings.get("weight_granularity", "per-channel") == "per-tensor":
                 axis = None
@@ -132,6 +131,13 @@ class Plan:
                 bits, parameters.scale, parameters.zero_point, symmetric
             )
         return self.weights[name]
+
+    def weight_bits(self, name: str) -> int:
+        """The width of a constant: as it is planned, else as the settings ask for its node or for all."""
+        if name in self.weights:
+            return self.weights[name].bits
+        named: dict[str, int] = self.settings.get("weight_bits", {})
+        return named.get(name.rsplit("@", 1)[-1]) or int(self.settings.get("op_weights", 4))
 
     # -- text
 

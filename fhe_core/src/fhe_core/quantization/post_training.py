@@ -17,7 +17,7 @@ from fhe_core.program.interpreter import recorded_values
 from fhe_core.program.nodes import BATCH, Node, Root
 from fhe_core.program.program import Program
 from fhe_core.program.rules import RULES
-from fhe_core.program.widths import Range, Reading, concretize, free_name, name_accumulators
+from fhe_core.program.widths import Range, Reading, bits_of, concretize, free_name, name_accumulators
 from fhe_core.progress import Progress, progress_of
 from fhe_core.quantization.calibration import TensorStats, calibrate, calibration_data
 from fhe_core.quantization.module import FusionRow, QuantizedModule
@@ -373,7 +373,9 @@ class Session:
             low, high = array.min(axis=axis, keepdims=True), array.max(axis=axis, keepdims=True)
             spare = np.ceil((high - low) * settings.headroom / 2)
             low, high = low - spare, high + spare
-        return -low.astype(np.int64), (0, int((high - low).max()))
+        # All of the width is there anyway: leave as much room below as above.
+        span = 2.0 ** bits_of(0, int((high - low).max())) - 1
+        return np.rint((span - high - low) / 2).astype(np.int64), (0, int(span))
 
     def _offset_range(
         self, node: Node, values: Mapping[int, Array], offset: Any, settings: Settings

@@ -10,8 +10,11 @@ import numpy as np
 
 from fhe_core.errors import CompilationError, FheError, Where
 from fhe_core.program.nodes import BATCH, HostInput, Node, Origin, Value, recording, roots
+from fhe_core.program.program import Program
 from fhe_core.program.tensor import Tensor
+from fhe_core.program.widths import free_name
 from fhe_core.quantization.array import QuantizedArray
+from fhe_core.quantization.op import QuantizedOp
 from fhe_core.quantization.placement import PlacedOp, Placement
 from fhe_core.quantization.plan import Plan
 
@@ -70,6 +73,11 @@ def record(
             "nothing in this model is computed on encrypted data",
             fix="compile a model whose outputs depend on its inputs",
         )
+    # A model input that enters in several ways, in slices for example, is several inputs of the circuit.
+    taken: set[str] = set()
+    for node in Program.of(found.values()).inputs:
+        node.name = free_name(node.name, taken)
+        taken.add(node.name)
     used = frozenset(name for name, array in values.items() if array.is_quantized)
     return Recorded(outputs, tuple(found.values()), used)
 
@@ -94,7 +102,11 @@ def _entered(host: HostInput, plan: Plan, *, direct: bool) -> QuantizedArray:
 def _run(placed: PlacedOp, values: Mapping[str, QuantizedArray]) -> dict[str, QuantizedArray]:
     inputs = [values[name] for name in placed.variable]
     try:
-        result = placed.op(*inputs)
+        if any(isinstance(array.values, Tensor) for array in inputs):
+            result = placed.op(*inputs)
+        else:
+            # Computed from shapes alone, which are no secret: nothing to quantize.
+            result = QuantizedOp.q_impl(placed.op, *inputs, **placed.op.attrs)
     except FheError as error:
         raise _at(error, placed) from error.__cause__
     except Exception as error:

@@ -3,6 +3,7 @@ arithmetic where several are."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any, ClassVar
 
@@ -19,25 +20,34 @@ class Conditional(QuantizedOp):
 
 
 class JoiningOp(Conditional):
-    """Adds integers that share a scale: then no look-up is needed."""
+    """Computes on the integers of several tensors at one scale, and on constants in the next look-up."""
 
     shares_scale: ClassVar[bool] = True
-    signs: ClassVar[tuple[int, ...]] = (1, 1)
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
-        if self.can_fuse() or self.constant_inputs:
+        if self.can_fuse() or len(q_inputs) == 1:
             return super().q_impl(*q_inputs, **attrs)
-        prepared = self._prepare_inputs_with_constants(
-            *q_inputs, calibrate=False, quantize_actual_values=True
-        )
-        first = prepared[0].quantizer
-        signs = (*self.signs, *[self.signs[-1]] * len(prepared))
-        total, zero = prepared[0].qvalues, np.asarray(first.zero_point)
-        for sign, part in zip(signs[1:], prepared[1:], strict=False):
-            integers, zero_point = at_scale(part, first.scale)
-            total = total + integers if sign > 0 else total - integers
-            zero = zero + sign * np.asarray(zero_point)
-        return self.quantized((total.astype(np.float64) - zero) * first.scale)
+        real = self.join(q_inputs)
+        constants = [self.constant_inputs[index] for index in sorted(self.constant_inputs)]
+        return self.quantized(self.with_constants(real, constants))
+
+    def join(self, q_inputs: Sequence[QuantizedArray]) -> Any:
+        """The real values of the op on its encrypted inputs alone."""
+        return total(q_inputs)
+
+    def with_constants(self, real: Any, constants: Sequence[Any]) -> Any:
+        return self.call_impl(real, *constants) if constants else real
+
+
+def total(arrays: Sequence[QuantizedArray], sign: int = 1) -> Any:
+    """The real values of a + sign (b + c + ...), added up as integers at the scale of a."""
+    first = arrays[0].quantizer
+    integers, zero = arrays[0].qvalues, np.asarray(first.zero_point)
+    for array in arrays[1:]:
+        part, zero_point = at_scale(array, first.scale)
+        integers = integers + part if sign > 0 else integers - part
+        zero = zero + sign * np.asarray(zero_point)
+    return (integers.astype(np.float64) - zero) * first.scale
 
 
 def at_scale(array: QuantizedArray, scale: float) -> tuple[Any, Any]:
@@ -73,13 +83,34 @@ class QuantizedSub(JoiningOp):
     """A - B."""
 
     _impl_for_op_named = "Sub"
-    signs = (1, -1)
+
+    def join(self, q_inputs: Sequence[QuantizedArray]) -> Any:
+        return total(q_inputs, sign=-1)
 
 
 class QuantizedSum(JoiningOp):
     """The sum of any number of tensors."""
 
     _impl_for_op_named = "Sum"
+
+
+class QuantizedMean(JoiningOp):
+    """The mean of any number of tensors: their sum, divided in the next look-up."""
+
+    _impl_for_op_named = "Mean"
+
+    def with_constants(self, real: Any, constants: Sequence[Any]) -> Any:
+        count = len(self.input_names) or 2
+        return sum(constants, real) / count
+
+
+class Comparison(Conditional):
+    """Compares with a constant, or two encrypted tensors: their difference with zero."""
+
+    def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
+        if self.can_fuse() or len(q_inputs) == 1:
+            return super().q_impl(*q_inputs, **attrs)
+        return self.quantized(self.call_impl(total(q_inputs, sign=-1), np.float64(0)))
 
 
 class QuantizedMul(Conditional):
@@ -132,43 +163,33 @@ class QuantizedDiv(Conditional):
         return QuantizedArray(b.n_bits, values, stats=stats)
 
 
-class QuantizedMax(Conditional):
+class QuantizedMax(JoiningOp):
     """The largest of any number of tensors: one look-up for each further tensor."""
 
     _impl_for_op_named = "Max"
-    shares_scale: ClassVar[bool] = True
+    choose = staticmethod(primitives.maximum)
 
-    def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
-        if self.can_fuse() or self.constant_inputs:
-            return super().q_impl(*q_inputs, **attrs)
-        prepared = self._prepare_inputs_with_constants(
-            *q_inputs, calibrate=False, quantize_actual_values=True
-        )
-        scale = prepared[0].quantizer.scale
+    def join(self, q_inputs: Sequence[QuantizedArray]) -> Any:
+        scale = q_inputs[0].quantizer.scale
         # One zero point for all: comparing integers then compares values.
-        parts = [part[0] - part[1] for part in (at_scale(array, scale) for array in prepared)]
-        return self.quantized(reduce(self._choose, parts).astype(np.float64) * scale)
-
-    def _choose(self, a: Any, b: Any) -> Any:
-        return primitives.maximum(a, b)
+        parts = [part - zero for part, zero in (at_scale(array, scale) for array in q_inputs)]
+        return reduce(self.choose, parts).astype(np.float64) * scale
 
 
 class QuantizedMin(QuantizedMax):
     """The smallest of any number of tensors."""
 
     _impl_for_op_named = "Min"
-
-    def _choose(self, a: Any, b: Any) -> Any:
-        return primitives.minimum(a, b)
+    choose = staticmethod(primitives.minimum)
 
 
-def conditional(name: str) -> type[QuantizedOp]:
-    """The quantized form of an op that is a look-up if one integer tensor is behind its inputs."""
+def named(name: str, base: type[QuantizedOp]) -> type[QuantizedOp]:
+    """The quantized form of an op about which ``base`` says everything."""
     return type(
         f"Quantized{name}",
-        (Conditional,),
+        (base,),
         {
-            "__doc__": f"{name}, where one integer tensor is behind its inputs.",
+            "__doc__": f"{name}: {base.__doc__}",
             "__module__": __name__,
             "_impl_for_op_named": name,
         },
@@ -181,24 +202,12 @@ CLASSES: tuple[type[QuantizedOp], ...] = (
     QuantizedSum,
     QuantizedMul,
     QuantizedDiv,
+    QuantizedMean,
     QuantizedMax,
     QuantizedMin,
     *(
-        conditional(name)
-        for name in (
-            "Pow",
-            "PRelu",
-            "Mod",
-            "Mean",
-            "Where",
-            "Equal",
-            "Greater",
-            "GreaterOrEqual",
-            "Less",
-            "LessOrEqual",
-            "And",
-            "Or",
-            "Xor",
-        )
+        named(name, Comparison)
+        for name in ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
     ),
+    *(named(name, Conditional) for name in ("Pow", "PRelu", "Mod", "Where", "And", "Or", "Xor")),
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-from fhe_core import QuantizedArray, QuantizedOp, Tensor
+from fhe_core import QuantizedArray, QuantizedOp
 
 
 class LayoutOp(QuantizedOp):
@@ -45,7 +45,7 @@ class QuantizedPad(QuantizedOp):
     """Padding: constants become integers, so the input is quantized first."""
 
     _impl_for_op_named = "Pad"
-    keeps_scale: ClassVar[bool] = True
+    shares_scale: ClassVar[bool] = True
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         inputs = self._prepare_inputs_with_constants(
@@ -76,15 +76,17 @@ class QuantizedConcat(QuantizedOp):
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         from fhe_ops_std.quantized.arithmetic import at_scale
 
-        if not any(isinstance(x.values, Tensor) for x in q_inputs):
-            return super().q_impl(*q_inputs, **attrs)
         inputs = self._prepare_inputs_with_constants(
-            *q_inputs, calibrate=False, quantize_actual_values=True
+            *q_inputs, calibrate=False, quantize_actual_values=False
         )
         scale = q_inputs[0].quantizer.scale
+        encrypted = iter(q_inputs)
         parts, zeros = [], []
-        for array in inputs:
-            integers, zero = at_scale(array, scale) if isinstance(array, QuantizedArray) else (array, 0)
+        for index, values in enumerate(inputs):
+            if index in self.constant_inputs:
+                integers, zero = np.rint(values / scale).astype(np.int64), 0
+            else:
+                integers, zero = at_scale(next(encrypted), scale)
             parts.append(integers)
             zeros.append(np.broadcast_to(zero, (1, *integers.shape[1:])))
         joined = np.concatenate(parts, axis=attrs["axis"])

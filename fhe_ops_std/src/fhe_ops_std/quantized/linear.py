@@ -40,19 +40,19 @@ def product(a: QuantizedArray, b: QuantizedArray, left: bool = False) -> Any:
     zero_a, zero_b = a.quantizer.zero_point, b.quantizer.zero_point
     scale = a.quantizer.scale * b.quantizer.scale
     if left:
-        weights, x, zero = a.qvalues - zero_a, b.qvalues, zero_b
-        accumulator = weights @ x
-        offset = weights.sum(axis=-1, keepdims=True) * zero
+        weights = a.qvalues - zero_a
+        accumulator, offset = weights @ b.qvalues, weights @ _zeros(b)
     elif isinstance(b.qvalues, np.ndarray):
-        weights, x, zero = b.qvalues - zero_b, a.qvalues, zero_a
-        accumulator = x @ weights
-        rows = weights.shape[-2] if weights.ndim > 1 else weights.shape[0]
-        zeros = np.broadcast_to(zero, (*np.shape(zero)[:-1], rows)) if np.ndim(zero) else zero
-        offset = zeros @ weights if np.ndim(zero) else zero * weights.sum(axis=-2 if weights.ndim > 1 else 0)
+        weights = b.qvalues - zero_b
+        accumulator, offset = a.qvalues @ weights, _zeros(a) @ weights
     else:
-        accumulator = (a.qvalues - zero_a) @ (b.qvalues - zero_b)
-        offset = 0
+        accumulator, offset = (a.qvalues - zero_a) @ (b.qvalues - zero_b), 0
     return (accumulator.astype(np.float64) - offset) * scale
+
+
+def _zeros(array: QuantizedArray) -> Any:
+    """What stands for zero in each element of one sample."""
+    return np.broadcast_to(array.quantizer.zero_point, (1, *array.shape[1:]))
 
 
 class QuantizedGemm(QuantizedOp):
