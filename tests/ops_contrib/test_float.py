@@ -182,7 +182,7 @@ def test_regressor_is_a_transformed_matrix_product(
 ) -> None:
     rng = np.random.default_rng(targets)
     x = numbers(rng, 30, 4)
-    attributes = {
+    attributes: dict[str, Any] = {
         "coefficients": floats(rng, 4 * targets),
         "targets": targets,
         "post_transform": transform,
@@ -253,7 +253,11 @@ def test_probit_of_one_row_is_that_of_the_pair() -> None:
 
 @pytest.mark.parametrize("rows", [1, 2])
 def test_equal_scores_get_the_first_label(rows: int) -> None:
-    given = {"coefficients": [1.0] * rows, "intercepts": [0.0] * rows, "classlabels_ints": [4, 5]}
+    given: Any = {
+        "coefficients": [1.0] * rows,
+        "intercepts": [0.0] * rows,
+        "classlabels_ints": [4, 5],
+    }
     label, _ = agree("LinearClassifier", f32([[0], [0]]), outputs=INTS, **given)
     assert label.tolist() == [4, 4]
 

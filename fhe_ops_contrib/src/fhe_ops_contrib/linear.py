@@ -170,7 +170,7 @@ def classification(
         best = np.argmax(scores, axis=1)
         scores = transform(scores)
     else:
-        best = np.greater(scores[:, 0], 0).astype(np.int64)
+        best = np.greater(scores[:, 0], 0)
         negative = -scores if post_transform == "LOGISTIC" else 1 - scores
         scores = np.concatenate([negative, scores], axis=1)
         if post_transform in ("LOGISTIC", "PROBIT"):

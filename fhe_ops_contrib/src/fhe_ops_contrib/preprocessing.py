@@ -46,7 +46,8 @@ def scaler(
 
 def binarizer(x: Array, /, *, threshold: float = 0.0) -> Array:
     """1 where x > threshold, else (NaN included) 0, in x's type."""
-    return np.greater(x, threshold).astype(x.dtype)
+    one, zero = np.ones((), x.dtype), np.zeros((), x.dtype)
+    return np.where(np.greater(x, threshold), one, zero)
 
 
 def imputer(

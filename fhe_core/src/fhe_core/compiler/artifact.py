@@ -302,9 +302,7 @@ class Client:
 
     def _generated(self) -> backend.ClientKeys:
         if not self._keys.generated:
-            raise InputError(
-                "this client has no keys", expected="keys", fix="call keygen() first"
-            )
+            raise InputError("this client has no keys", expected="keys", fix="call keygen() first")
         return self._keys
 
     def encrypt(self, *arrays: Any, out_of_range: str = "saturate", **named: Any) -> bytes:
@@ -445,5 +443,3 @@ def split(data: bytes, columns: int | None) -> list[list[bytes]]:
             fix="send them unchanged",
         ) from error
     return found
-
-

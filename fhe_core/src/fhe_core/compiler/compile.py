@@ -87,7 +87,9 @@ def compile(
         "weight_granularity": weight_granularity,
         "p_error": check_p_error(p_error),
     }
-    base = Settings.of(6 if auto or plan is not None else n_bits, rounding, ranges=ranges, **options)
+    base = Settings.of(
+        6 if auto or plan is not None else n_bits, rounding, ranges=ranges, **options
+    )
     given = None if plan is None else Plan.of(plan)
     checked_tolerance(tolerance, None)
     registry = get_registry() if registry is None else registry

@@ -277,10 +277,8 @@ def _emit_lookup(fhe: Any, node: Node, sources: Sequence[Any]) -> Any:
     output.dtype = Integer(is_signed=node.signed, bit_width=node.width)
     tables, which = node.attributes["tables"], node.attributes["which"]
     shape = _shape_of(node)
-    if len(tables) == 1:
-        which = np.asarray(0)
-    else:
-        which = np.ascontiguousarray(np.broadcast_to(which, shape))
+    many = len(tables) > 1
+    which = np.ascontiguousarray(np.broadcast_to(which, shape)) if many else np.asarray(0)
     computation = Computation.generic(
         "tlu",
         [deepcopy(key.output)],

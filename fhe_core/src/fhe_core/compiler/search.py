@@ -120,7 +120,13 @@ def search(
     count = len(next(iter(session.data.values())))
     allowed = checked_tolerance(tolerance, labels)
     searched, checked = (
-        _Judge(session, _part(session.data, part), None if labels is None else labels[part], score, allowed)
+        _Judge(
+            session,
+            _part(session.data, part),
+            None if labels is None else labels[part],
+            score,
+            allowed,
+        )
         for part in _whole(session, count, seed)
     )
     checks = [checked]
@@ -318,7 +324,8 @@ class _Judge:
         return float(np.mean(scores))
 
     def _once(self, module: QuantizedModule, seed: int) -> float:
-        outputs = module.forward(fhe="simulate", seed=seed, **self.data)
+        arrays = [self.data[name] for name in module.input_names]
+        outputs = module.forward(*arrays, fhe="simulate", seed=seed)
         return float(self._score(outputs, self.expected))
 
 

@@ -21,11 +21,13 @@ from fhe_core.program.nodes import (
     Call,
     HostInput,
     Node,
+    Origin,
     Shape,
     Value,
     evaluate,
     operands,
     ordered,
+    recording,
     roots,
 )
 from fhe_core.program.nodes import with_batch as _with_batch
@@ -45,6 +47,7 @@ class Step:
     arguments: tuple[Any, ...]
     keywords: dict[str, Any]
     position: int  # where in `arguments` the tensor goes
+    origin: Origin | None  # the op that moves the elements
 
 
 def materialize(call: Call) -> Node:
@@ -135,7 +138,7 @@ def _limits(call: Call) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
 # -- which element of the root each element of the result comes from
 
 
-def source_index(call: Call) -> NDArray[np.int64]:
+def source_index(call: Value) -> NDArray[np.int64]:
     """For each element of one sample of ``call``, the flat index of the root's element, or -1 for none.
 
     Raises:
@@ -229,7 +232,11 @@ def check_univariate(call: Call, root: Node, index: NDArray[np.int64]) -> None:
     base = rng.integers(low, high + 1)
     values = np.repeat(base.reshape(1, -1), rows, axis=0)
     fresh = rng.integers(low, high + 1).reshape(-1)
-    fresh = np.where(fresh == base.reshape(-1), np.where(fresh > low.reshape(-1), low.reshape(-1), high.reshape(-1)), fresh)
+    fresh = np.where(
+        fresh == base.reshape(-1),
+        np.where(fresh > low.reshape(-1), low.reshape(-1), high.reshape(-1)),
+        fresh,
+    )
     values[np.arange(1, rows), chosen] = fresh[chosen]
     batch_axis = root.shape.index(BATCH) if BATCH in root.shape else None
     if batch_axis is None:
@@ -244,7 +251,9 @@ def check_univariate(call: Call, root: Node, index: NDArray[np.int64]) -> None:
     moved &= ~((flat[1:] != flat[1:]) & (flat[0] != flat[0]))
     wrong = moved & (sources[None, :] != chosen[:, None])
     if wrong.any():
-        mixing = [v for v in ordered([call], stop_at_nodes=True) if isinstance(v, Call) and not v.layout]
+        mixing = [
+            v for v in ordered([call], stop_at_nodes=True) if isinstance(v, Call) and not v.layout
+        ]
         raise _mixes(_culprit(mixing, root, stacked, rows, chosen))
 
 
@@ -291,7 +300,11 @@ def _lookup(call: Call, root: Node, index: NDArray[np.int64]) -> Node:
         return shift
     inverse = np.full(size, -1, dtype=np.int64)
     inverse[used] = np.arange(used.size)
-    if used.size < size or len(np.unique(used)) < size or not _same_tables(call, root, used, inverse):
+    if (
+        used.size < size
+        or len(np.unique(used)) < size
+        or not _same_tables(call, root, used, inverse)
+    ):
         return _node(call, moved, root, None)
     looked_up = _node(call, root, root, inverse)
     return _replayed(looked_up, steps)
@@ -312,15 +325,14 @@ def _probe_levels(root: Node) -> NDArray[np.int64]:
     return np.unique(np.linspace(low, high, 129).astype(np.int64))
 
 
-def _results(
-    call: Call, root: Node, levels: NDArray[np.int64], offset: Any = 0
-) -> NDArray[Any]:
+def _results(call: Call, root: Node, levels: NDArray[np.int64], offset: Any = 0) -> NDArray[Any]:
     """``call`` at each level minus ``offset``, all elements of its root alike: (levels, elements)."""
     axis = root.shape.index(BATCH)
     shape = tuple(len(levels) if n == BATCH else n for n in root.shape)
     along = [1] * len(shape)
     along[axis] = len(levels)
-    stacked = np.broadcast_to(levels.reshape(along), shape) - np.asarray(offset, dtype=np.int64)
+    every: NDArray[np.int64] = np.broadcast_to(levels.reshape(along), shape)
+    stacked = every - np.asarray(offset, dtype=np.int64)
     results = np.asarray(evaluate(call, {id(root): stacked}, len(levels)))
     return np.moveaxis(results, call.shape.index(BATCH), 0).reshape(len(levels), -1)
 
@@ -473,7 +485,7 @@ def layout_steps(call: Call) -> list[Step]:
     steps: list[Step] = []
     value: Any = call
     while isinstance(value, Call):
-        varying = [v for v in operands(value)]
+        varying = operands(value)
         wanted = source_index(value)
         if value.layout:
             positions = [
@@ -485,8 +497,9 @@ def layout_steps(call: Call) -> list[Step]:
                     where=_where(value),
                     fix="quantize the parts before they are joined: read qvalues in the op's q_impl",
                 )
+            keywords = dict(value.keywords)
             steps.append(
-                Step(value.function, value.arguments, dict(value.keywords), positions[0])
+                Step(value.function, value.arguments, keywords, positions[0], value.origin)
             )
             value = varying[0]
             continue
@@ -494,7 +507,7 @@ def layout_steps(call: Call) -> list[Step]:
             index = source_index(operand)
             if np.array_equal(np.broadcast_to(index, wanted.shape), wanted):
                 if operand.shape != value.shape:
-                    steps.append(Step(np.broadcast_to, (None, value.shape), {}, 0))
+                    steps.append(Step(np.broadcast_to, (None, value.shape), {}, 0, value.origin))
                 value = operand
                 break
         else:
@@ -506,7 +519,7 @@ def layout_steps(call: Call) -> list[Step]:
 def _replayed(root: Node, steps: list[Step]) -> Node:
     from fhe_core.program import tensor as t
 
-    replay = {
+    replay: dict[Any, Any] = {
         np.reshape: lambda x, shape: t.reshape(x, shape),
         np.transpose: t.transpose,
         np.broadcast_to: t.broadcast_to,
@@ -518,7 +531,8 @@ def _replayed(root: Node, steps: list[Step]) -> Node:
     for step in steps:
         arguments = list(step.arguments)
         arguments[step.position] = value
-        value = replay[step.function](*arguments, **step.keywords)
+        with recording(step.origin):
+            value = replay[step.function](*arguments, **step.keywords)
     node = value.value
     assert isinstance(node, Node)  # noqa: S101  # layout functions of integers are nodes
     return node

@@ -40,9 +40,34 @@ _OWN: dict[str, Callable[..., Any]] = {
     "take": t._take,
 }
 _NUMPY = (
-    "all any argmax argmin around broadcast_to clip cumprod cumsum isclose max mean min nan_to_num "
-    "prod reshape round sort std sum transpose var where zeros_like ones_like full_like matmul"
-).split()
+    "all",
+    "any",
+    "argmax",
+    "argmin",
+    "around",
+    "broadcast_to",
+    "clip",
+    "cumprod",
+    "cumsum",
+    "isclose",
+    "max",
+    "mean",
+    "min",
+    "nan_to_num",
+    "prod",
+    "reshape",
+    "round",
+    "sort",
+    "std",
+    "sum",
+    "transpose",
+    "var",
+    "where",
+    "zeros_like",
+    "ones_like",
+    "full_like",
+    "matmul",
+)
 
 
 def _lookup(x: Array, tables: Array, which: Array, first: int) -> Array:

@@ -89,7 +89,9 @@ class Interpreter:
             for i in range(0, batch, CHUNK)
         ]
         axes = [node.shape.index(BATCH) for node in self.program.outputs]
-        return [np.concatenate(p, axis=a) for p, a in zip(zip(*parts, strict=True), axes, strict=True)]
+        return [
+            np.concatenate(p, axis=a) for p, a in zip(zip(*parts, strict=True), axes, strict=True)
+        ]
 
     def _run(self, inputs: Mapping[str, Array], noise: Noise | None) -> list[Array]:
         values: list[Any] = [None] * len(self.program.nodes)

@@ -15,7 +15,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,7 @@ _origin: ContextVar[Origin | None] = ContextVar("fhe_core_origin", default=None)
 
 
 @contextlib.contextmanager
-def recording(origin: Origin) -> Iterator[None]:
+def recording(origin: Origin | None) -> Iterator[None]:
     """Attribute all nodes and calls recorded in the body to ``origin``."""
     token = _origin.set(origin)
     try:
@@ -120,8 +120,8 @@ class Call:
     samples: dict[int, Any] = field(default_factory=dict)
 
 
-Value = Union[Node, HostInput, Call]
-Root = Union[Node, HostInput]
+Value = Node | HostInput | Call
+Root = Node | HostInput
 
 
 def leaves(argument: Any) -> Iterator[Value]:
@@ -178,7 +178,9 @@ def with_batch(argument: Any, batch: int) -> Any:
     if isinstance(argument, (int, np.integer)) and not isinstance(argument, (bool, np.bool_)):
         return batch if argument == BATCH else argument
     if isinstance(argument, slice):
-        return slice(*(with_batch(p, batch) for p in (argument.start, argument.stop, argument.step)))
+        return slice(
+            *(with_batch(p, batch) for p in (argument.start, argument.stop, argument.step))
+        )
     if isinstance(argument, (list, tuple)):
         return type(argument)(with_batch(part, batch) for part in argument)
     return argument

@@ -77,8 +77,8 @@ def multiply(a: Any, b: Any) -> Any:
 
 
 def _largest_square(x: Any) -> int:
-    low, high = x.bounds if isinstance(x, Tensor) else (int(np.min(x)), int(np.max(x)))
-    return max(low * low, high * high)
+    bounds = x.bounds if isinstance(x, Tensor) else (int(np.min(x)), int(np.max(x)))
+    return max(bound * bound for bound in bounds or (0, 0))
 
 
 def _quarter_square(x: Any) -> Any:
@@ -198,5 +198,3 @@ def windows(
         )
         views.append(x[(slice(None), slice(None), *key)])
     return views
-
-

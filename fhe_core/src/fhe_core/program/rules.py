@@ -87,13 +87,13 @@ def convolve(
     Returns:
         (N, M, oH, oW).
     """
-    count, channels = x.shape[:2]
+    count = len(x)
     features, depth, *kernel = weights.shape
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-    windows = np.lib.stride_tricks.sliding_window_view(x, reach, axis=(2, 3))
+    windows = np.lib.stride_tricks.sliding_window_view(x, reach, axis=(2, 3))  # type: ignore[call-overload]
     windows = windows[:, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]
     height, width = windows.shape[2:4]
-    # (N, oH, oW, group, C/group * kH * kW) @ (group, C/group * kH * kW, M/group)
+    # One matrix product a group: a row for each window, a column for each feature.
     columns = windows.reshape(count, group, depth, height, width, *kernel)
     columns = columns.transpose(1, 0, 3, 4, 2, 5, 6).reshape(group, count * height * width, -1)
     matrix = weights.reshape(group, features // group, -1).transpose(0, 2, 1)
@@ -150,9 +150,7 @@ def _negative(arrays: Sequence[Array], attributes: Attributes, batch: int) -> Ar
 
 RULES: dict[str, Rule] = {
     "add": _monotone(lambda arrays, attributes, batch: arrays[0] + arrays[1]),
-    "subtract": Rule(
-        lambda arrays, attributes, batch: arrays[0] - arrays[1], _subtract_interval
-    ),
+    "subtract": Rule(lambda arrays, attributes, batch: arrays[0] - arrays[1], _subtract_interval),
     "negative": Rule(_negative, _flipped(_negative)),
     "shift": _monotone(
         lambda arrays, attributes, batch: arrays[0] + _cast(attributes["offset"], arrays[0])

@@ -115,7 +115,11 @@ def program_from_document(document: Mapping[str, Any], arrays: Mapping[str, Any]
                 f"the program has an unknown operation {row['op']!r}",
                 fix="load it with the version of fhe-core that saved it",
             )
-        origin = Origin(row["output"], Where(node=row["node"], op=row["type"])) if row["output"] else None
+        origin = (
+            Origin(row["output"], Where(node=row["node"], op=row["type"]))
+            if row["output"]
+            else None
+        )
         nodes.append(
             Node(
                 row["op"],

@@ -7,6 +7,7 @@ here knows the FHE backend, so ordinary NumPy code that a tracer of that backend
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,7 +27,6 @@ from fhe_core.program.nodes import (
     current_origin,
     evaluate,
     operands,
-    roots,
 )
 from fhe_core.program.rules import RULES
 
@@ -212,7 +212,9 @@ def unwrap(argument: Any) -> Any:
     return argument
 
 
-def call(function: Callable[..., Any], *arguments: Any, layout: bool = False, **keywords: Any) -> Any:
+def call(
+    function: Callable[..., Any], *arguments: Any, layout: bool = False, **keywords: Any
+) -> Any:
     """Record ``function(*arguments, **keywords)``, to be evaluated on ordinary arrays later.
 
     Returns:
@@ -254,7 +256,9 @@ def _described(recorded: Call, results: Sequence[Any]) -> Call:
     """``recorded`` with the shape and dtype that two runs with different batch sizes show."""
     two, three = (np.asarray(result) for result in results)
     if two.ndim != three.ndim or two.dtype != three.dtype:
-        raise _refused("returns another rank or dtype for another batch size", "make it depend on shapes alone")
+        raise _refused(
+            "returns another rank or dtype for another batch size", "make it depend on shapes alone"
+        )
     shape = []
     for a, b in zip(two.shape, three.shape, strict=True):
         if a == b:
@@ -282,7 +286,12 @@ def _sample(recorded: Call, batch: int) -> Any:
             dtype = np.int64 if isinstance(value, Node) else value.dtype
             known[id(value)] = np.ones(shape, dtype)
     shallow = Call(
-        recorded.function, recorded.arguments, recorded.keywords, (), recorded.dtype, recorded.layout
+        recorded.function,
+        recorded.arguments,
+        recorded.keywords,
+        (),
+        recorded.dtype,
+        recorded.layout,
     )
     try:
         return _evaluate_one(shallow, known, batch)
@@ -433,14 +442,18 @@ def _matmul(a: Any, b: Any) -> Any:
     weights = np.asarray(weights, dtype=np.int64)
     probe = np.broadcast_to(np.int8(0), _finite(x.shape))
     other = np.broadcast_to(np.int8(0), weights.shape)
-    shape = _matmul_shape(other.shape, probe.shape) if left else _matmul_shape(probe.shape, other.shape)
+    shape = (
+        _matmul_shape(other.shape, probe.shape) if left else _matmul_shape(probe.shape, other.shape)
+    )
     return node("matmul", x, shape=_symbolic(shape), weights=weights, left=left)
 
 
 def _matmul_shape(a: Shape, b: Shape) -> Shape:
     """The shape of ``a @ b`` (numpy.matmul's rules)."""
     if not a or not b or a[-1] != (b[-2] if len(b) > 1 else b[0]):
-        raise _refused(f"multiplies matrices of shapes {a} and {b}", "make the inner dimensions equal")
+        raise _refused(
+            f"multiplies matrices of shapes {a} and {b}", "make the inner dimensions equal"
+        )
     batch = np.broadcast_shapes(a[:-2], b[:-2])
     return (*batch, *(a[-2:-1]), *(b[-1:] if len(b) > 1 else ()))
 
@@ -512,11 +525,11 @@ def resolved_shape(source: Shape, target: Any) -> Shape:
         return tuple(BATCH if n == -1 else n for n in wanted)
     elif wanted and math.prod(wanted[1:]) in (size, -size):
         # A static batch size, spelled out by the exporter.
-        return tuple([BATCH, *wanted[1:]])
+        return (BATCH, *wanted[1:])
     elif wanted and -1 in wanted[1:]:
         rest = math.prod(n for n in wanted[1:] if n != -1)
         if rest and size % rest == 0:
-            return tuple([BATCH, *(size // rest if n == -1 else n for n in wanted[1:])])
+            return (BATCH, *(size // rest if n == -1 else n for n in wanted[1:]))
     raise _refused(
         f"reshapes {_spell(source)} to {_spell(tuple(wanted))}, which mixes the samples of a batch",
         "keep the batch as a dimension of its own",
@@ -554,7 +567,9 @@ def squeeze(x: Tensor, axis: Any = None) -> Tensor:
     axes = [i for i, n in enumerate(x.shape) if n == 1] if axis is None else np.atleast_1d(axis)
     gone = {int(a) % x.ndim for a in axes}
     if any(x.shape[a] != 1 for a in gone):
-        raise _refused(f"squeezes axes {sorted(gone)} of {_spell(x.shape)}", "squeeze axes of size 1")
+        raise _refused(
+            f"squeezes axes {sorted(gone)} of {_spell(x.shape)}", "squeeze axes of size 1"
+        )
     return reshape(x, tuple(n for i, n in enumerate(x.shape) if i not in gone))
 
 
@@ -648,7 +663,7 @@ def split(x: Tensor, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
         bounds = [int(i) for i in indices_or_sections]
     edges = [0, *bounds, length]
     before = (slice(None),) * axis
-    return [x[(*before, slice(a, b))] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [x[(*before, slice(a, b))] for a, b in itertools.pairwise(edges)]
 
 
 def flip(x: Tensor, axis: Any = None) -> Tensor:
@@ -671,17 +686,17 @@ def repeat(x: Tensor, repeats: int, axis: int) -> Tensor:
     return take(x, np.repeat(np.arange(x.shape[axis]), repeats), axis=axis)
 
 
-def pad(x: Tensor, pad_width: Any, mode: str = "constant", constant_values: Any = 0, **_: Any) -> Tensor:
+def pad(
+    x: Tensor, pad_width: Any, mode: str = "constant", constant_values: Any = 0, **_: Any
+) -> Tensor:
     widths = tuple(
         (int(before), int(after)) for before, after in np.broadcast_to(pad_width, (x.ndim, 2))
     )
     if mode != "constant":
-        keywords = {"mode": mode}
-        index = [np.pad(np.arange(n), w, **keywords) for n, w in zip(x.shape, widths, strict=True) if n != BATCH]  # type: ignore[call-overload]
-        axes = [a for a, n in enumerate(x.shape) if n != BATCH]
-        for axis, positions in zip(axes, index, strict=True):
-            if any(widths[axis]):
-                x = take(x, positions, axis=axis)
+        keywords: dict[str, Any] = {"mode": mode}
+        for axis, width in enumerate(widths):
+            if any(width):
+                x = take(x, np.pad(np.arange(x.shape[axis]), width, **keywords), axis=axis)
         return x
     value = np.asarray(constant_values)
     recorded: Tensor = call(_pad, x, widths, value, layout=True)
@@ -705,12 +720,14 @@ def _not_the_batch(x: Tensor, axis: int, verb: str) -> None:
 def reduce_sum(x: Tensor, axis: Any = None, keepdims: bool = False, **_: Any) -> Tensor:
     if not x.is_integer:
         return call(np.sum, x, axis=axis, keepdims=keepdims)
-    axes = tuple(range(x.ndim)) if axis is None else tuple(int(a) % x.ndim for a in np.atleast_1d(axis))
+    axes = (
+        tuple(range(x.ndim))
+        if axis is None
+        else tuple(int(a) % x.ndim for a in np.atleast_1d(axis))
+    )
     for a in axes:
         _not_the_batch(x, a, "sums over")
-    shape = tuple(
-        1 if i in axes else n for i, n in enumerate(x.shape) if keepdims or i not in axes
-    )
+    shape = tuple(1 if i in axes else n for i, n in enumerate(x.shape) if keepdims or i not in axes)
     return node("sum", x, shape=shape, axes=axes, keepdims=bool(keepdims))
 
 

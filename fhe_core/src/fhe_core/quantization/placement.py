@@ -157,15 +157,15 @@ def _check_float_only(ops: Sequence[PlacedOp], graph: Graph) -> None:
         if blocker is None and not placed.float_only:
             continue
         first = placed if blocker is None else blocker
-        if blocker is not None and not placed.float_only and not placed.fused:
-            if not placed.op.keeps_scale:
-                raise UnsupportedOpError(
-                    "the op has no quantized form, and is followed by "
-                    f"{placed.node.op_type} ({placed.node.name!r}), which works on integers",
-                    where=first.node.where(first.spec.impl_pack),
-                    expected="a quantized op, or nothing but output shaping after it",
-                    fix="install a pack with a quantized form of it (fhe-ops list), or move it last",
-                )
+        floating = placed.float_only or placed.fused or placed.op.keeps_scale
+        if blocker is not None and not floating:
+            raise UnsupportedOpError(
+                "the op has no quantized form, and is followed by "
+                f"{placed.node.op_type} ({placed.node.name!r}), which works on integers",
+                where=first.node.where(first.spec.impl_pack),
+                expected="a quantized op, or nothing but output shaping after it",
+                fix="install a pack with a quantized form of it (fhe-ops list), or move it last",
+            )
         for name in placed.node.writes:
             late[name] = first
 

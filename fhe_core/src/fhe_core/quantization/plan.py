@@ -175,7 +175,9 @@ class Plan:
             )
         kinds = {"tensors": TensorPlan, "weights": WeightPlan, "accumulators": AccumulatorPlan}
         parts = {
-            part: {name: _entry(kind, part, name, row) for name, row in document.get(part, {}).items()}
+            part: {
+                name: _entry(kind, part, name, row) for name, row in document.get(part, {}).items()
+            }
             for part, kind in kinds.items()
         }
         plan = cls(settings=document.get("settings", {}), **parts)
@@ -194,7 +196,9 @@ class Plan:
         try:
             return cls.from_json(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise PlanError(f"the plan {str(path)!r} cannot be read: {error}", fix="give a plan's JSON file") from error
+            raise PlanError(
+                f"the plan {str(path)!r} cannot be read: {error}", fix="give a plan's JSON file"
+            ) from error
 
     def validate(self) -> None:
         """Raise ``PlanError`` for widths, scales and ranges that no circuit can have."""
@@ -286,4 +290,6 @@ def _entry(kind: type, part: str, name: str, row: Any) -> Any:
     try:
         return kind(**arrays)
     except TypeError as error:
-        raise PlanError(f"{part}[{name!r}] of the plan is incomplete: {error}", fix="add it") from error
+        raise PlanError(
+            f"{part}[{name!r}] of the plan is incomplete: {error}", fix="add it"
+        ) from error

@@ -86,7 +86,8 @@ class Settings:
         kept: int | None = None
         if isinstance(rounding, Mapping):
             roundings = {
-                str(name): check_rounding(value, f"node {name!r}") for name, value in rounding.items()
+                str(name): check_rounding(value, f"node {name!r}")
+                for name, value in rounding.items()
             }
         elif rounding is not None:
             kept = check_rounding(rounding, "accumulators")
@@ -157,7 +158,9 @@ def initial_plan(
         source = placed.variable[0] if placed.variable else ""
         if placed.op.keeps_scale and source in plan.tensors:
             # The same elements: the same integers, whichever of the two is quantized.
-            kept = {name: replace(plan.tensors[source]) for name in placed.node.writes if name in wanted}
+            kept = {
+                name: replace(plan.tensors[source]) for name in placed.node.writes if name in wanted
+            }
             plan.tensors.update(kept)
     return plan
 

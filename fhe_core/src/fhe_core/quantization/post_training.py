@@ -17,7 +17,14 @@ from fhe_core.program.interpreter import recorded_values
 from fhe_core.program.nodes import BATCH, Node, Root
 from fhe_core.program.program import Program
 from fhe_core.program.rules import RULES
-from fhe_core.program.widths import Range, Reading, bits_of, concretize, free_name, name_accumulators
+from fhe_core.program.widths import (
+    Range,
+    Reading,
+    bits_of,
+    concretize,
+    free_name,
+    name_accumulators,
+)
 from fhe_core.progress import Progress, progress_of
 from fhe_core.quantization.calibration import TensorStats, calibrate, calibration_data
 from fhe_core.quantization.module import FusionRow, QuantizedModule
@@ -175,9 +182,7 @@ class Session:
         self.client_side = client_side
         self.encrypted = _encrypted(self.graph.input_names, encrypted)
         self.seed = seed
-        self.placement: Placement = place(
-            self.net, self.graph, n_bits=8, client_side=client_side
-        )
+        self.placement: Placement = place(self.net, self.graph, n_bits=8, client_side=client_side)
         count = len(next(iter(self.data.values())))
         with self.progress.stage("calibrating", total=count) as advance:
             self.stats: dict[str, TensorStats] = calibrate(
@@ -264,9 +269,7 @@ class Session:
             plan.tensors[name] = defaults.tensors[name]
 
     def _record(self, plan: Plan) -> Recorded:
-        return record(
-            self.placement, plan, encrypted=self.encrypted, client_side=self.client_side
-        )
+        return record(self.placement, plan, encrypted=self.encrypted, client_side=self.client_side)
 
     def _inputs(self, nodes: Iterable[Node]) -> dict[str, Array]:
         """The program's inputs on the measured part of the calibration data."""
@@ -453,7 +456,6 @@ class Session:
         )
 
     def _fusion(self, recorded: Recorded, plan: Plan) -> list[FusionRow]:
-        quantized = recorded.used
         rows = []
         late = _after_decryption(self.placement, recorded)
         for placed in self.placement.ops:
@@ -475,13 +477,13 @@ class Session:
                     tuple(sorted(placed.sources)),
                 )
             )
-        return rows if quantized else rows
+        return rows
 
     def _packs(self) -> dict[str, str]:
         used = {placed.pack for placed in self.placement.ops} | {
             placed.spec.impl_pack for placed in self.placement.ops
         }
-        return {pack.name: pack.version for pack in self.registry.packs() if pack.name in used}
+        return {p.name: str(p.version) for p in self.registry.packs() if p.name in used}
 
 
 def _linear_outputs(recorded: Recorded, nodes: Iterable[Node]) -> dict[str, Node]:
@@ -507,9 +509,7 @@ def _after_decryption(placement: Placement, recorded: Recorded) -> set[str]:
         writes = set(placed.node.writes)
         if not writes & needed:
             continue
-        users = {
-            use.node.name for name in writes for use, _ in placement.consumers.get(name, ())
-        }
+        users = {use.node.name for name in writes for use, _ in placement.consumers.get(name, ())}
         if placed.node.name in origins or not users <= late:
             continue
         late.add(placed.node.name)
@@ -553,5 +553,3 @@ def _weighted(placed: PlacedOp, accumulators: Iterable[Node]) -> Any:
     if len(own) != 1 or own[0].op in ("input", "lookup"):
         return None
     return own[0], channels
-
-

@@ -28,9 +28,9 @@ def check_bits(bits: Any, what: str) -> int:
     Raises:
         PlanError: it is no integer from 2 to 16.
     """
-    if isinstance(bits, (int, np.integer)) and not isinstance(bits, bool):
-        if LEAST_BITS <= bits <= MOST_BITS:
-            return int(bits)
+    whole = isinstance(bits, (int, np.integer)) and not isinstance(bits, bool)
+    if whole and LEAST_BITS <= bits <= MOST_BITS:
+        return int(bits)
     raise PlanError(
         f"{what} cannot have {bits!r} bits",
         expected=f"an integer from {LEAST_BITS} to {MOST_BITS}",
@@ -165,15 +165,24 @@ def percentile_range(sample: Array, n_bits: int) -> tuple[float, float]:
 
 
 def mse_range(sample: Array, n_bits: int) -> tuple[float, float]:
-    """The range, of 24 shrunk ones, whose quantization has the least mean squared error on the sample."""
-    low, high = min(float(sample.min()), 0.0), max(float(sample.max()), 0.0)
+    """The range, of 24 shrunk ones, whose quantization has the least mean squared error on the sample.
+
+    They shrink towards zero, or towards the end that is nearest to it.
+    """
+    low, high = float(sample.min()), float(sample.max())
+    centre = min(max(low, 0.0), high)
+    steps = 2**n_bits - 1
     best, best_error = (low, high), np.inf
     for share in np.linspace(1.0, 0.4, 24):
-        stats = QuantizationStats(low * share, high * share)
-        quantizer = UniformQuantizer(QuantizationOptions(n_bits), stats=stats)
-        error = float(np.mean((quantizer.dequant(quantizer.quant(sample)) - sample) ** 2))
+        least, most = centre + (low - centre) * share, centre + (high - centre) * share
+        scale = (most - least) / steps
+        if scale <= np.finfo(np.float32).tiny:
+            break
+        first = np.rint(least / scale)
+        levels = np.clip(np.rint(sample / scale), first, first + steps)
+        error = float(np.mean((levels * scale - sample) ** 2))
         if error < best_error:
-            best, best_error = (low * share, high * share), error
+            best, best_error = (least, most), error
     return best
 
 

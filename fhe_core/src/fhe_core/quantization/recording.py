@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -183,5 +182,5 @@ def _leaving(
         integers = QuantizedArray(
             array.n_bits, array.qvalues, value_is_float=False, params=array.quantizer.params
         )
-        return integers.values.value  # type: ignore[no-any-return]
+        return integers.values.value
     return value.value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fhe_core import QuantizedOp
-
 from fhe_ops_std.quantized import arithmetic, layout, linear, pooling, reduction, univariate
 
 CLASSES: tuple[type[QuantizedOp], ...] = (

@@ -8,8 +8,9 @@ from functools import reduce
 from typing import Any, ClassVar
 
 import numpy as np
-from fhe_core import PlanError, QuantizedArray, QuantizedOp, primitives
 from fhe_core.quantization.quantizers import QuantizationStats
+
+from fhe_core import PlanError, QuantizedArray, QuantizedOp, primitives
 
 
 class Conditional(QuantizedOp):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
+
 from fhe_core import QuantizedArray, QuantizedOp
 
 
@@ -60,7 +61,10 @@ class QuantizedPad(QuantizedOp):
             level = np.rint(np.asarray(constants[1], dtype=np.float64) / quantizer.scale)
             constants[1] = level.astype(np.int64) + quantizer.zero_point
         elif "value" in attrs:
-            attrs = {**attrs, "value": int(np.rint(attrs["value"] / quantizer.scale)) + quantizer.zero_point}
+            attrs = {
+                **attrs,
+                "value": int(np.rint(attrs["value"] / quantizer.scale)) + quantizer.zero_point,
+            }
         else:
             constants = [*constants[:1], np.asarray(quantizer.zero_point), *constants[2:]]
         padded = self._function(x.qvalues, *constants, **attrs)

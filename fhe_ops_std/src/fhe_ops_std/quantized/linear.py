@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from fhe_core import CompilationError, QuantizedArray, QuantizedOp, primitives
 from fhe_core.quantization.op import WeightChannels
 
+from fhe_core import CompilationError, QuantizedArray, QuantizedOp, primitives
 from fhe_ops_std._windows import windows
 
 

@@ -7,8 +7,8 @@ from functools import reduce
 from typing import Any, ClassVar
 
 import numpy as np
-from fhe_core import CompilationError, QuantizedArray, QuantizedOp, primitives
 
+from fhe_core import CompilationError, QuantizedArray, QuantizedOp, primitives
 from fhe_ops_std._windows import Window, windows
 
 
