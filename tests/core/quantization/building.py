@@ -54,3 +54,10 @@ def model(
 def normal(*shape: int, seed: int = 0) -> Array:
     """Seeded float32 values, normally distributed."""
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def relative_error(result: Any, expected: Any) -> float:
+    """Root mean squared error, in standard deviations of what was expected."""
+    assert result.shape == expected.shape
+    error = np.sqrt(np.mean((np.float64(result) - expected) ** 2))
+    return float(error / max(expected.std(), 1e-6))

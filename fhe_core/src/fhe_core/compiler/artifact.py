@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import struct
-from collections.abc import Mapping, Sequence
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 import fhe_core
 from fhe_core.compiler import concrete_backend as backend
+from fhe_core.compiler import messages
 from fhe_core.compiler.folder import (
     MANIFEST,
     arrays_from_bytes,
@@ -50,9 +52,6 @@ from fhe_core.quantization.plan import Plan
 
 Array = NDArray[Any]
 
-#: In front of ciphertexts as bytes: samples and values a sample follow.
-_MAGIC = b"FHEC\x01"
-
 
 # -- saving
 
@@ -72,8 +71,9 @@ def save(module: QuantizedModule, path: str | os.PathLike[str]) -> None:
         "plan.json": module.plan.to_json().encode(),
     }
     if module.circuit is not None:
-        files |= _under("client", _client_files(module))
-        files |= _under("server", _server_files(module))
+        model = _identity(files["model.json"], files["model.npz"], module.circuit.specs)
+        files |= _under("client", _client_files(module, model))
+        files |= _under("server", _server_files(module, model))
     details = {"fhe_core": fhe_core.__version__, "packs": module.packs}
     files[MANIFEST] = manifest_of("model", files, details)
     write_folder(path, files)
@@ -81,6 +81,11 @@ def save(module: QuantizedModule, path: str | os.PathLike[str]) -> None:
 
 def _under(folder: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
     return {f"{folder}/{name}": data for name, data in files.items()}
+
+
+def _identity(*parts: bytes) -> str:
+    """What tells this model from others, in hexadecimal: client and server must have the same."""
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
 def _interface(module: QuantizedModule, arrays: Arrays) -> dict[str, Any]:
@@ -108,7 +113,7 @@ def _interface(module: QuantizedModule, arrays: Arrays) -> dict[str, Any]:
     }
 
 
-def _client_files(module: QuantizedModule) -> dict[str, bytes]:
+def _client_files(module: QuantizedModule, model: str) -> dict[str, bytes]:
     arrays: Arrays = {}
     document = json.dumps(_interface(module, arrays)).encode()
     files = {
@@ -116,13 +121,15 @@ def _client_files(module: QuantizedModule) -> dict[str, bytes]:
         "client.npz": arrays_to_bytes(arrays),
         "specs.json": module.circuit.specs,  # type: ignore[union-attr]
     }
-    files[MANIFEST] = manifest_of("client", files, {"fhe_core": fhe_core.__version__})
+    details = {"fhe_core": fhe_core.__version__, "model": model}
+    files[MANIFEST] = manifest_of("client", files, details)
     return files
 
 
-def _server_files(module: QuantizedModule) -> dict[str, bytes]:
+def _server_files(module: QuantizedModule, model: str) -> dict[str, bytes]:
     files = {"circuit.zip": module.circuit.archive()}  # type: ignore[union-attr]
-    files[MANIFEST] = manifest_of("server", files, {"fhe_core": fhe_core.__version__})
+    details = {"fhe_core": fhe_core.__version__, "model": model}
+    files[MANIFEST] = manifest_of("server", files, details)
     return files
 
 
@@ -155,25 +162,19 @@ class _Interface:
         ]
 
 
-def _parsed(path: Path, what: str) -> Any:
-    """Turn what goes wrong inside verified files into an ``ArtifactError``."""
-    return _Damaged(path, what)
-
-
-class _Damaged:
-    def __init__(self, path: Path, what: str) -> None:
-        self.path, self.what = path, what
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if isinstance(error, (KeyError, ValueError, TypeError, IndexError, OSError, EOFError)):
-            raise ArtifactError(
-                f"the {self.what} in {str(self.path)!r} cannot be understood",
-                got=f"{type(error).__name__}: {error}",
-                fix="save the model again with this version of fhe-core",
-            ) from error
+@contextmanager
+def _parsed(path: Path, what: str) -> Iterator[None]:
+    """Turn whatever goes wrong inside verified files into an ``ArtifactError``."""
+    try:
+        yield
+    except ArtifactError:
+        raise
+    except Exception as error:
+        raise ArtifactError(
+            f"the {what} in {str(path)!r} cannot be understood",
+            got=f"{type(error).__name__}: {error}",
+            fix="save the model again with this version of fhe-core",
+        ) from error
 
 
 def load(path: str | os.PathLike[str]) -> QuantizedModule:
@@ -207,7 +208,7 @@ def load(path: str | os.PathLike[str]) -> QuantizedModule:
             module.circuit = LoadedCircuit(
                 program,
                 Cost(**document["cost"]),
-                checked_zip(files["server/circuit.zip"], "circuit.zip"),
+                checked_zip(files["server/circuit.zip"], str(folder / "server" / "circuit.zip")),
                 files["client/specs.json"],
             )
     return module
@@ -240,12 +241,12 @@ def load_client(path: str | os.PathLike[str]) -> Client:
         ArtifactError: missing, damaged, changed, or of an unknown version.
     """
     folder = Path(path)
-    _, files = read_folder(folder, "client")
+    manifest, files = read_folder(folder, "client")
     with _parsed(folder, "client"):
         document = json.loads(files["client.json"])
         interface = _Interface(document, arrays_from_bytes(files["client.npz"]))
-        specs = files["specs.json"]
-    return Client(interface, specs)
+        specs, model = files["specs.json"], bytes.fromhex(manifest["model"])
+    return Client(interface, specs, model)
 
 
 def load_server(path: str | os.PathLike[str]) -> Server:
@@ -255,10 +256,11 @@ def load_server(path: str | os.PathLike[str]) -> Server:
         ArtifactError: missing, damaged, changed, or of an unknown version.
     """
     folder = Path(path)
-    _, files = read_folder(folder, "server")
+    manifest, files = read_folder(folder, "server")
     with _parsed(folder, "server"):
-        archive = checked_zip(files["circuit.zip"], "circuit.zip")
-    return Server(backend.server_from_bytes(archive))
+        archive = checked_zip(files["circuit.zip"], str(folder / "circuit.zip"))
+        model = bytes.fromhex(manifest["model"])
+    return Server(backend.server_from_bytes(archive), model)
 
 
 class Client:
@@ -268,28 +270,38 @@ class Client:
         input_names, output_names: of the model.
     """
 
-    def __init__(self, interface: _Interface, specs: bytes) -> None:
+    def __init__(self, interface: _Interface, specs: bytes, model: bytes) -> None:
         self._interface = interface
         self._keys = backend.ClientKeys(specs)
+        self._model = model
+        #: Names the key set in every message, so that no two are mixed up.
+        self._key_name = b""
         self.input_names = tuple(info.name for info in interface.infos)
         self.output_names = interface.output_names
 
     def keygen(self) -> None:
         """Make new keys, from the operating system's randomness. Takes seconds."""
         self._keys.generate()
+        self._key_name = secrets.token_bytes(16)
 
     @property
     def secret_keys(self) -> bytes:
-        """All keys, to be kept in a safe place and never sent: ``load_keys`` reads them."""
-        return self._generated().serialize()
+        """All keys, to be kept in a safe place and never sent: ``load_keys`` reads them.
+
+        Raises:
+            InputError: there are no keys yet.
+        """
+        return self._sealed(messages.SECRET_KEYS, self._generated().serialize())
 
     def load_keys(self, data: bytes) -> None:
         """Use keys made before.
 
         Raises:
-            InputError: these are no keys.
+            InputError: these are no keys of a client of this model, or damaged.
         """
-        self._keys.load(data)
+        message = messages.unseal(data, messages.SECRET_KEYS, self._model)
+        self._keys.load(bytes(message.body))
+        self._key_name = message.keys
 
     @property
     def evaluation_keys(self) -> bytes:
@@ -298,12 +310,18 @@ class Client:
         Raises:
             InputError: there are no keys yet.
         """
-        return backend.evaluation_keys_to_bytes(self._generated().evaluation)
+        keys = backend.evaluation_keys_to_bytes(self._generated().evaluation)
+        return self._sealed(messages.EVALUATION_KEYS, keys)
 
     def _generated(self) -> backend.ClientKeys:
         if not self._keys.generated:
-            raise InputError("this client has no keys", expected="keys", fix="call keygen() first")
+            raise InputError(
+                "this client has no keys", expected="keys", fix="call keygen() or load_keys() first"
+            )
         return self._keys
+
+    def _sealed(self, kind: str, body: bytes) -> bytes:
+        return messages.seal(kind, self._model, self._key_name, body)
 
     def encrypt(self, *arrays: Any, out_of_range: str = "saturate", **named: Any) -> bytes:
         """Encrypt a batch of inputs, given by position or by name.
@@ -329,7 +347,7 @@ class Client:
                 for name, shape in interface.encrypted
             ]
             rows.append([backend.value_to_bytes(value) for value in keys.encrypt(sample)])
-        return join(rows)
+        return self._sealed(messages.INPUTS, messages.join(rows))
 
     def decrypt(self, ciphertexts: bytes) -> Any:
         """The model's outputs from what the server returned: an array, or a tuple of them.
@@ -339,18 +357,27 @@ class Client:
         """
         keys = self._generated()
         decrypted = self._interface.decrypted
-        rows = split(ciphertexts, len(decrypted))
+        message = messages.unseal(ciphertexts, messages.RESULTS, self._model)
+        if message.keys != self._key_name:
+            raise InputError(
+                "these results are encrypted under other keys than this client has",
+                expected=f"key set {self._key_name.hex()[:12]}",
+                got=f"key set {message.keys.hex()[:12]}",
+                fix="decrypt with the keys that encrypted the inputs: keep secret_keys, "
+                "and give them to load_keys()",
+            )
+        rows = messages.split(message.body)
+        if len(rows[0]) != len(decrypted):
+            raise InputError(
+                "these are not as many results as the model has",
+                expected=str(len(decrypted)),
+                got=str(len(rows[0])),
+                fix="give what run() returned, unchanged",
+            )
         parts = []
         for row in rows:
             values = [backend.value_from_bytes(data) for data in row]
-            try:
-                parts.append(keys.decrypt(values))
-            except Exception as error:
-                raise InputError(
-                    f"the ciphertexts cannot be decrypted: {error}",
-                    expected="what the server of this model returned, for these keys",
-                    fix="send the ciphertexts of this client to the server of the same model",
-                ) from error
+            parts.append(keys.decrypt(values))
         outputs = []
         for i, (shape, offset) in enumerate(decrypted):
             sample = tuple(1 if n == BATCH else n for n in shape)
@@ -364,82 +391,42 @@ class Client:
 class Server:
     """Runs the circuit on ciphertexts. Never sees a secret key."""
 
-    def __init__(self, server: Any) -> None:
+    def __init__(self, server: Any, model: bytes) -> None:
         self._server = server
+        self._model = model
         self._keys: tuple[bytes, Any] | None = None
 
     def run(self, ciphertexts: bytes, evaluation_keys: bytes) -> bytes:
         """Encrypted inference, a sample at a time.
 
         Raises:
-            InputError: the bytes are no ciphertexts or keys, or of another model.
+            InputError: the bytes are no ciphertexts or keys, damaged, or of another model or client.
         """
-        rows = split(ciphertexts, None)
-        keys = self._evaluation_keys(evaluation_keys)
+        inputs = messages.unseal(ciphertexts, messages.INPUTS, self._model)
+        keys = messages.unseal(evaluation_keys, messages.EVALUATION_KEYS, self._model)
+        if inputs.keys != keys.keys:
+            raise InputError(
+                "the ciphertexts and the evaluation keys are of different clients",
+                expected=f"ciphertexts under key set {keys.keys.hex()[:12]}",
+                got=f"key set {inputs.keys.hex()[:12]}",
+                fix="give both from one client, after one keygen()",
+            )
+        rows = messages.split(inputs.body)
+        loaded = self._evaluation_keys(keys)
         results = []
         for row in rows:
             values = [backend.value_from_bytes(data) for data in row]
-            try:
-                outputs = backend.run_server(self._server, values, keys)
-            except Exception as error:
-                raise InputError(
-                    f"the circuit cannot run on these ciphertexts: {error}",
-                    expected="ciphertexts and keys of a client of the same model",
-                    fix="save client and server together, and use both",
-                ) from error
-            results.append([backend.value_to_bytes(value) for value in outputs])
-        return join(results)
+            results.append(
+                [
+                    backend.value_to_bytes(value)
+                    for value in backend.run_server(self._server, values, loaded)
+                ]
+            )
+        return messages.seal(messages.RESULTS, self._model, inputs.keys, messages.join(results))
 
-    def _evaluation_keys(self, data: bytes) -> Any:
+    def _evaluation_keys(self, message: messages.Message) -> Any:
         # Keys are large, and a client sends the same ones with every request.
-        digest = hashlib.sha256(data).digest()
-        if self._keys is None or self._keys[0] != digest:
-            self._keys = (digest, backend.evaluation_keys_from_bytes(data))
+        if self._keys is None or self._keys[0] != message.digest:
+            loaded = backend.evaluation_keys_from_bytes(bytes(message.body))
+            self._keys = (message.digest, loaded)
         return self._keys[1]
-
-
-# -- ciphertexts as bytes
-
-
-def join(rows: Sequence[Sequence[bytes]]) -> bytes:
-    """Values of several samples in one piece: counts, then each with its length in front."""
-    columns = len(rows[0]) if rows else 0
-    parts = [_MAGIC, struct.pack("<II", len(rows), columns)]
-    for row in rows:
-        for data in row:
-            parts += [struct.pack("<Q", len(data)), data]
-    return b"".join(parts)
-
-
-def split(data: bytes, columns: int | None) -> list[list[bytes]]:
-    """What ``join`` was given.
-
-    Raises:
-        InputError: the bytes are something else, or cut short.
-    """
-    try:
-        if data[: len(_MAGIC)] != _MAGIC:
-            raise ValueError("they do not begin as ciphertexts do")
-        place = len(_MAGIC)
-        rows, count = struct.unpack_from("<II", data, place)
-        place += 8
-        found: list[list[bytes]] = []
-        for _ in range(rows):
-            row = []
-            for _ in range(count):
-                (length,) = struct.unpack_from("<Q", data, place)
-                place += 8
-                if place + length > len(data):
-                    raise ValueError("they are cut short")
-                row.append(bytes(data[place : place + length]))
-                place += length
-            found.append(row)
-        if place != len(data) or not rows or (columns is not None and count != columns):
-            raise ValueError("their number does not fit")
-    except (ValueError, struct.error, TypeError) as error:
-        raise InputError(
-            f"these bytes are no ciphertexts: {error}",
-            expected="what encrypt() or run() returned",
-            fix="send them unchanged",
-        ) from error
-    return found

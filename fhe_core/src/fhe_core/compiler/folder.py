@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -41,41 +40,46 @@ def arrays_from_bytes(data: bytes) -> dict[str, NDArray[Any]]:
 
 
 def manifest_of(kind: str, files: Mapping[str, bytes], details: Mapping[str, Any]) -> bytes:
-    """A manifest: format, kind, hashes and anything else."""
+    """A manifest: format, kind, hashes of the files and of itself, and anything else."""
     document = {
         "format": FORMAT,
         "kind": kind,
         **details,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())},
     }
-    return json.dumps(document, indent=2).encode()
+    return json.dumps({**document, "manifest": _digest(document)}, indent=2).encode()
+
+
+def _digest(document: Mapping[str, Any]) -> str:
+    """The SHA-256 of a manifest without its own."""
+    rest = {name: value for name, value in document.items() if name != "manifest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes]) -> None:
-    """Write all files beside the folder, then rename: a reader sees the old one or the new one.
+    """Write all files beside the folder, then rename: nobody sees half of them.
+
+    A folder written before is moved away first and back if anything fails.
 
     Raises:
         ArtifactError: the place holds something that this package did not write, or cannot be written.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))
     if target.exists() and not _replaceable(target):
         raise ArtifactError(
-            f"{str(target)!r} exists and is no saved model",
+            f"{str(target)!r} exists and is no saved model, or holds other files too",
             expected="a new or empty folder, or one saved before",
             fix="choose another folder, or remove that one",
         )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        try:
-            fresh.chmod(0o755)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as beside:
+            fresh = Path(beside) / "new"
             for name, data in files.items():
                 place = fresh / name
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_bytes(data)
-            _swap(fresh, target)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+            _swap(fresh, target, Path(beside) / "old")
     except OSError as error:
         raise ArtifactError(
             f"{str(target)!r} cannot be written: {error.strerror or error}",
@@ -84,26 +88,41 @@ def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes]) -> No
 
 
 def _replaceable(target: Path) -> bool:
+    """Whether ``target`` is an empty folder, or a saved model and nothing else."""
     if not target.is_dir():
         return False
-    if not any(target.iterdir()):
+    found = {
+        place.relative_to(target).as_posix()
+        for place in target.rglob("*")
+        if place.is_symlink() or not place.is_dir()
+    }
+    if not found:
         return True
     try:
-        return "format" in json.loads((target / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        document = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
+        return bool(document["kind"] == "model" and found <= {MANIFEST, *document["files"]})
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
         return False
 
 
-def _swap(fresh: Path, target: Path) -> None:
+def _swap(fresh: Path, target: Path, old: Path) -> None:
     if not target.exists():
         fresh.rename(target)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
+    target.rename(old)
     try:
-        target.rename(old / "it")
         fresh.rename(target)
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        old.rename(target)
+        raise
+
+
+#: Which function loads which kind of folder.
+_LOADERS = {
+    "model": "fhe_core.load",
+    "client": "fhe_core.load_client",
+    "server": "fhe_core.load_server",
+}
 
 
 def read_folder(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -115,7 +134,7 @@ def read_folder(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any]
     folder = Path(path)
     try:
         text = (folder / MANIFEST).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ArtifactError(
             f"{str(folder)!r} is no saved {kind}: its {MANIFEST} cannot be read",
             expected=f"a folder written by save(), with {MANIFEST}",
@@ -124,13 +143,12 @@ def read_folder(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any]
         ) from error
     try:
         manifest = json.loads(text)
-        files = dict(manifest["files"])
-        version, found = manifest["format"], manifest["kind"]
-    except (ValueError, KeyError, TypeError) as error:
+        version, found, files = manifest["format"], manifest["kind"], manifest["files"].items()
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ArtifactError(
             f"the {MANIFEST} in {str(folder)!r} is damaged",
             got=f"{type(error).__name__}: {error}",
-            fix="save the model again",
+            fix="copy the folder again, or save the model again",
         ) from error
     if version != FORMAT:
         raise ArtifactError(
@@ -139,35 +157,41 @@ def read_folder(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any]
             got=f"format {version!r}",
             fix="load it with the version of fhe-core that saved it, or save the model again",
         )
+    if manifest.get("manifest") != _digest(manifest):
+        raise ArtifactError(
+            f"the {MANIFEST} in {str(folder)!r} was changed after it was saved",
+            fix="copy the folder again, or save the model again",
+        )
     if found != kind:
+        inside = f", or give its {kind}/ folder" if found == "model" else ""
         raise ArtifactError(
             f"{str(folder)!r} is a saved {found}, not a {kind}",
             expected=kind,
             got=str(found),
-            fix=f"load it with the function for a {found}",
+            fix=f"use {_LOADERS.get(found, 'another version of fhe-core')}{inside}",
         )
-    return manifest, {name: _verified(folder, name, digest) for name, digest in files.items()}
+    return manifest, {name: _verified(folder, name, digest) for name, digest in files}
 
 
 def _verified(folder: Path, name: str, digest: str) -> bytes:
     place = folder / name
     if ".." in Path(name).parts or Path(name).is_absolute():
         raise ArtifactError(
-            f"the {MANIFEST} names {name!r}, which lies outside the folder",
+            f"the {MANIFEST} in {str(folder)!r} names {name!r}, which lies outside the folder",
             fix="do not load this folder",
         )
     try:
         data = place.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ArtifactError(
             f"{str(place)!r} is missing or unreadable",
-            got=error.strerror or str(error),
+            got=getattr(error, "strerror", None) or str(error),
             fix="copy the whole folder, or save the model again",
         ) from error
     if hashlib.sha256(data).hexdigest() != digest:
         raise ArtifactError(
             f"{str(place)!r} was changed after it was saved",
-            expected=f"SHA-256 {digest[:12]}...",
+            expected=f"SHA-256 {str(digest)[:12]}...",
             got=f"{hashlib.sha256(data).hexdigest()[:12]}...",
             fix="copy the folder again, or save the model again; do not load files of unknown origin",
         )

@@ -37,6 +37,7 @@ _OWN: dict[str, Callable[..., Any]] = {
     "concatenate": t._concatenate,
     "index": t._index,
     "pad": t._pad,
+    "select": t._select,
     "take": t._take,
 }
 _NUMPY = (

@@ -591,7 +591,12 @@ def broadcast_to(x: Tensor, shape: Any, **_: Any) -> Tensor:
     return _layout("broadcast", np.broadcast_to, x, {"target": wanted}, wanted)
 
 
-def take(x: Tensor, indices: Any, axis: int | None = None, **_: Any) -> Tensor:
+def take(x: Any, indices: Any, axis: int | None = None, **_: Any) -> Tensor:
+    if isinstance(indices, Tensor) and not isinstance(x, Tensor):
+        # Entries of a constant vector: a function of each index.
+        values = np.asarray(x)
+        if values.ndim == 1 or axis is None:
+            return call(_select, indices, values.reshape(-1))
     if isinstance(indices, Tensor):
         raise _refused("indexes with an encrypted value", "gather with constant indices")
     if axis is None:
@@ -600,6 +605,10 @@ def take(x: Tensor, indices: Any, axis: int | None = None, **_: Any) -> Tensor:
     _not_the_batch(x, axis, "takes from")
     indices = np.asarray(indices)
     return _layout("take", _take, x, {"indices": indices, "axis": axis}, indices, axis)
+
+
+def _select(indices: Any, values: Any) -> Any:
+    return np.take(values, indices)
 
 
 def _take(x: Any, indices: Any, axis: int) -> Any:

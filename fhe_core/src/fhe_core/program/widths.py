@@ -118,25 +118,35 @@ def concretize(
     ends = {id(node) for node in outputs}
     widths = _widths(recorded, ranges, readings, ends)
     done: dict[int, Node] = {}
+    # What look-ups and outputs read: the accumulator, shifted where it has an offset.
+    centred: dict[int, Node] = {}
     read: dict[int, Node] = {}
+
+    def centre(source: Node, offset: Any) -> Node:
+        if id(source) not in centred:
+            centred[id(source)] = _shifted(done[id(source)], offset, ranges[id(source)])
+        return centred[id(source)]
+
     for node in recorded:
         inputs = tuple(done[id(source)] for source in node.inputs)
         width = widths[id(node)]
         if node.op == "lookup":
             (source,) = node.inputs
             if id(source) not in read:
-                read[id(source)] = _read(inputs[0], readings[id(source)], ranges[id(source)])
+                reading_of = readings[id(source)]
+                read[id(source)] = _rounded(centre(source, reading_of.offset), reading_of)
             made = _tabulated(node, read[id(source)], width, readings[id(source)])
         else:
             made = replace(node, inputs=inputs, attributes=dict(node.attributes))
             made.width, made.signed = width, ranges[id(node)][0] < 0
         done[id(node)] = made
-    offsets = list(offsets or [0] * len(outputs))
-    made_outputs = [
-        _shifted(done[id(output)], offset, ranges[id(output)])
-        for output, offset in zip(outputs, offsets, strict=True)
+    given = list(offsets or [0] * len(outputs))
+    final = [
+        readings[id(node)].offset if id(node) in readings else offset
+        for node, offset in zip(outputs, given, strict=True)
     ]
-    return Program.of(made_outputs, offsets)
+    ready = [centre(node, offset) for node, offset in zip(outputs, final, strict=True)]
+    return Program.of(ready, final)
 
 
 def _widths(
@@ -205,9 +215,8 @@ def _shifted(source: Node, offset: Any, values: Range) -> Node:
     return node
 
 
-def _read(source: Node, reading: Reading, values: Range) -> Node:
-    """What a look-up reads: the accumulator, shifted, rounded to levels of 2^dropped."""
-    node = _shifted(source, reading.offset, values)
+def _rounded(node: Node, reading: Reading) -> Node:
+    """What a look-up reads: the centred accumulator, rounded to levels of 2^dropped."""
     dropped = 0 if reading.bits is None else node.width - reading.bits
     if dropped <= 0:
         return node
@@ -220,8 +229,8 @@ def _read(source: Node, reading: Reading, values: Range) -> Node:
         np.asarray(low),
         np.asarray(high),
         {"dropped": dropped, "exact": reading.exact},
-        origin=source.origin,
-        name=source.name,
+        origin=node.origin,
+        name=node.name,
     )
     rounded.width, rounded.signed = node.width - dropped, node.signed
     return rounded

@@ -274,7 +274,9 @@ def _saturated(
     name: str, array: Array, limits: tuple[float, float] | None, out_of_range: str
 ) -> Array:
     """``array`` clipped to the calibrated range: functions before the encryption may end where it does."""
-    least, most = float(array.min(initial=np.inf)), float(array.max(initial=-np.inf))
+    if not array.size:
+        return
+    least, most = float(array.min()), float(array.max())
     # min and max are NaN if any value is.
     if not (np.isfinite(least) and np.isfinite(most)):
         raise InputError(

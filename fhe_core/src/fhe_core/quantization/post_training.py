@@ -552,4 +552,8 @@ def _weighted(placed: PlacedOp, accumulators: Iterable[Node]) -> Any:
     own = [n for n in accumulators if n.origin and n.origin.where.node == placed.node.name]
     if len(own) != 1 or own[0].op in ("input", "lookup"):
         return None
-    return own[0], channels
+    count = np.shape(placed.op.constant(channels.index))[channels.weight_axis]
+    shape = own[0].shape
+    fits = -len(shape) <= channels.output_axis < len(shape)
+    # A layout op between the weights and the look-up may have moved the channels elsewhere.
+    return (own[0], channels) if fits and shape[channels.output_axis] == count else None

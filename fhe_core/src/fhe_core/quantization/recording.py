@@ -61,9 +61,13 @@ def record(
         with recording(Origin(placed.node.outputs[0], placed.op.where)):
             values.update(_run(placed, values))
     outputs: dict[str, Value] = {}
-    for name in placement.graph.output_names:
+    for info in placement.graph.outputs:
+        name = info.name
         with recording(Origin(name, Where(node=name))):
-            outputs[name] = _leaving(name, values, placement, client_side)
+            left = Tensor(_leaving(name, values, placement, client_side))
+            # The model's own dtype: the arithmetic in between is in float64.
+            declared = info.dtype is not None and info.dtype.kind == "f" and left.dtype.kind == "f"
+            outputs[name] = left.astype(info.dtype).value if declared else left.value
     found: dict[int, Node] = {}
     for value in outputs.values():
         found.update((id(root), root) for root in roots(value) if isinstance(root, Node))
