@@ -72,9 +72,9 @@ class Measured:
 
     def target(self) -> Target:
         return Target(
-            f"{self.name}: score, complexity",
-            f"≥ {self.wanted:.4f}, ≤ {giga(self.peer_complexity)}",
-            f"{self.score:.4f}, {giga(self.cost.complexity)}",
+            self.name,
+            f"≥ {self.wanted:.4f} at ≤ {giga(self.peer_complexity)}",
+            f"{self.score:.4f} at {giga(self.cost.complexity)}",
             self.missed,
         )
 
@@ -90,7 +90,7 @@ def main() -> int:
         console.print(message, markup=False)
 
     targets = [
-        at_most("float results, from the reference", row.difference, FLOAT_DIFFERENCE, "{:.1e}")
+        at_most("float results, difference", row.difference, FLOAT_DIFFERENCE, "{:.1e}")
         for row in sorted(measured, key=lambda row: -row.difference)[:1]
     ]
     targets += [row.target() for row in measured]

@@ -61,10 +61,10 @@ def main() -> None:
         )
 
     ways: dict[str, tuple[int, Callable[[], Array]]] = {
-        "disable, a batch": (DIGITS, lambda: qm.forward(many, fhe="disable")),
-        "simulate, a batch": (DIGITS, lambda: qm.forward(many, fhe="simulate")),
+        "disable, batch": (DIGITS, lambda: qm.forward(many, fhe="disable")),
+        "simulate, batch": (DIGITS, lambda: qm.forward(many, fhe="simulate")),
         "simulate, one by one": (len(samples), ours_one_by_one),
-        "Concrete's simulation, one by one": (len(samples), concrete_one_by_one),
+        "Concrete's, one by one": (len(samples), concrete_one_by_one),
     }
     paces = _measure(ways, net, clear=qm.forward(samples, fhe="disable"))
 
@@ -96,9 +96,9 @@ def main() -> None:
     )
 
     targets = [
-        at_least("disable, mlp_digits", clear.rate, CLEAR_RATE, "{:,.0f} digits/s"),
+        at_least("disable, digits a second", clear.rate, CLEAR_RATE, "{:,.0f}/s"),
         at_least(
-            "simulate, over Concrete's simulation",
+            "simulate, over Concrete's",
             batched.rate / theirs.rate,
             SIMULATION_RATIO,
             "{:,.0f}x",

@@ -24,7 +24,10 @@ def note(text: str) -> None:
 
 
 def show(titles: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequence[str] = ()) -> None:
-    """Print a table. Its first column and those in ``left`` hold words, all others numbers."""
+    """Print a table. Only its first and last column are folded.
+
+    The first column and those in ``left`` hold words, all others numbers.
+    """
     table = Table(
         box=box.SIMPLE_HEAD if console.is_terminal else None,
         header_style="bold",
@@ -34,7 +37,10 @@ def show(titles: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequence
     )
     for i, title in enumerate(titles):
         words = i == 0 or title in left
-        table.add_column(title, justify="left" if words else "right", overflow="fold")
+        inner = 0 < i < len(titles) - 1
+        table.add_column(
+            title, justify="left" if words else "right", overflow="fold", no_wrap=inner
+        )
     for row in rows:
         table.add_row(*(Text(cell, style=_style(cell)) for cell in row))
     with console.capture() as drawn:

@@ -13,6 +13,7 @@ import pytest
 
 import fhe_core
 from fhe_core.quantization.quantizers import QuantizationOptions, UniformQuantizer
+from fhe_core.quantization.module import QuantizedModule
 from tests.core.quantization.building import model, normal, relative_error
 
 SAMPLES = 300
@@ -107,7 +108,7 @@ def linear() -> Iterator[tuple[str, Case]]:
         Case("y = MatMul(w, x)", {"w": normal(3, 5)}, (5, 2), lookups=2, within=0.05),
     )
     # Two look-ups quantize, two multiply, one is the product's own.
-    yield "MatMul encrypted", Case("y = MatMul(x, z)", {}, (3, 3), lookups=5)
+    yield "MatMul encrypted", Case("y = MatMul(x, z)", {}, (3, 3), lookups=5, within=0.06)
     kernel = {"w": normal(3, 4, 3, 3), "b": normal(3)}
     yield "Conv", Case("y = Conv(x, w, b)", kernel, IMAGE, lookups=2)
     yield "Conv static batch", Case("y = Conv(x, w, b)", kernel, IMAGE, lookups=2, batch=1)
@@ -131,12 +132,20 @@ def linear() -> Iterator[tuple[str, Case]]:
         ("VALID", 'auto_pad = "VALID"', (3, 4, 3, 3)),
     ):
         constants = {"w": normal(*weights), "b": normal(weights[0])}
-        yield f"Conv {name}", Case(f"y = Conv <{attributes}> (x, w, b)", constants, IMAGE, lookups=2)
+        yield (
+            f"Conv {name}",
+            Case(f"y = Conv <{attributes}> (x, w, b)", constants, IMAGE, lookups=2),
+        )
 
 
 def arithmetic() -> Iterator[tuple[str, Case]]:
     w = {"w": normal(5)}
-    for op, encrypted, slack in (("Add", 2, 0.0), ("Sub", 2, 0.0), ("Mul", 5, 0.0), ("Div", 5, 0.03)):
+    for op, encrypted, slack in (
+        ("Add", 2, 0.0),
+        ("Sub", 2, 0.0),
+        ("Mul", 5, 0.0),
+        ("Div", 5, 0.03),
+    ):
         positive = POSITIVE if op == "Div" else ""
         yield f"{op} a constant", Case(f"y = {op}(x, w)", w)
         yield f"{op} a scalar", Case(f"y = {op}(x, w)", {"w": np.float32(1.5)})
@@ -144,9 +153,11 @@ def arithmetic() -> Iterator[tuple[str, Case]]:
         both = f"y = {op}(x, z)"
         yield f"{op} encrypted", Case(both, domain=positive, lookups=encrypted, slack=slack)
         # One integer tensor is behind both operands, so it is one look-up.
-        yield f"{op} with a function of itself", Case(f"s = Cosh(x) \n y = {op}(x, s)")
+        itself = f"s = Cosh(x) \n y = {op}(x, s)"
+        yield f"{op} with a function of itself", Case(itself, within=0.05)
         yield f"{op} with itself", Case(f"y = {op}(x, x)", domain=positive)
-    yield "Add broadcast", Case("a = ReduceMean <axes = [1]> (z) \n y = Add(x, a)", {}, (3, 5), lookups=3)
+    broadcast = "a = ReduceMean <axes = [1]> (z) \n y = Add(x, a)"
+    yield "Add broadcast", Case(broadcast, {}, (3, 5), lookups=3, slack=0.02)
     yield "Sum of three", Case("y = Sum(x, z, x)", lookups=2)
     yield "Sum with a constant", Case("y = Sum(x, w, z)", w, lookups=2)
     yield "Mean", Case("y = Mean(x, z)", lookups=3)
@@ -167,7 +178,9 @@ def univariate() -> Iterator[tuple[str, Case]]:
         "Celu Elu HardSigmoid HardSwish LeakyRelu Relu Selu Sigmoid Softplus Softsign Tanh Mish "
         "ThresholdedRelu Abs Atan Asinh Cos Cosh Erf Exp Neg Sin Sinh Identity Dropout"
     ).split():
-        within = {"ThresholdedRelu": 0.08, "Sinh": 0.05}.get(op, 0.03)  # a jump; a long tail
+        within = {"ThresholdedRelu": 0.08, "Sinh": 0.05, "Exp": 0.05}.get(
+            op, 0.03
+        )  # a jump; long tails
         yield op, Case(f"y = {op}(x)", opset=18, within=within)
     for op in ("Ceil", "Floor", "Round", "Sign"):  # of integers between the jumps, some cross one
         yield op, Case(f"y = {op}(x)", within=0.12)
@@ -184,7 +197,14 @@ def univariate() -> Iterator[tuple[str, Case]]:
     yield "Clip opset 9", Case("y = Clip <min = -0.5, max = 1.0> (x)", opset=9)
     yield "Cast", Case("y = Cast <to = 1> (x)")
     yield "Cast to int64", Case("h = Cast <to = 7> (x) \n y = Cast <to = 1> (h)", within=0.12)
-    yield "Not", Case("c = Greater(x, w) \n d = Not(c) \n y = Cast <to = 1> (d)", {"w": normal(5)}, within=0.08)
+    yield (
+        "Not",
+        Case(
+            "c = Greater(x, w) \n d = Not(c) \n y = Cast <to = 1> (d)",
+            {"w": normal(5)},
+            within=0.08,
+        ),
+    )
     statistics = {"s": normal(4), "b": normal(4), "m": normal(4), "v": abs(normal(4)) + 0.5}
     yield "BatchNormalization", Case("y = BatchNormalization(x, s, b, m, v)", statistics, IMAGE)
 
@@ -195,7 +215,11 @@ def pooling() -> Iterator[tuple[str, Case]]:
         ("overlapping", "kernel_shape = [3, 3]", 4),
         ("pads", "kernel_shape = [3, 3], pads = [1, 1, 1, 1]", 4),
         ("asymmetric pads", "kernel_shape = [3, 3], pads = [0, 1, 2, 1], strides = [2, 1]", 4),
-        ("ceil_mode", "kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1, pads = [1, 1, 1, 1]", 4),
+        (
+            "ceil_mode",
+            "kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1, pads = [1, 1, 1, 1]",
+            4,
+        ),
         ("ceil_mode beyond", "kernel_shape = [2, 2], strides = [4, 4], ceil_mode = 1", 2),
         ("SAME_UPPER", 'kernel_shape = [3, 3], strides = [2, 2], auto_pad = "SAME_UPPER"', 4),
         ("dilations", "kernel_shape = [2, 2], dilations = [2, 2]", 2),
@@ -216,7 +240,9 @@ def layout() -> Iterator[tuple[str, Case]]:
     """Moves of elements, none of which costs a look-up beyond the one that quantizes its input."""
     pads = [0, 0, 1, 1, 0, 0, 2, 1]
     opened = {"zero": np.int64(0), "axis": [0], "rest": [-1]}
-    shape = "s = Shape(x) \n n = Gather(s, zero) \n u = Unsqueeze{0} \n c = Concat <axis = 0> (u, rest)"
+    shape = (
+        "s = Shape(x) \n n = Gather(s, zero) \n u = Unsqueeze{0} \n c = Concat <axis = 0> (u, rest)"
+    )
     for name, nodes, constants, opset in (
         ("Flatten", "y = Flatten(x)", {}, 17),
         ("Reshape", "y = Reshape(x, s)", {"s": [-1, 144]}, 17),
@@ -283,8 +309,9 @@ def layout() -> Iterator[tuple[str, Case]]:
         yield f"Concat constants {name}", Case(nodes, constants, IMAGE, slack=0.02, batch=1)
     # Two parts, each quantized; nothing more to join them in another order.
     parts = "a, b = Split <axis = 1{0} \n y = Concat <axis = 1> (b, a)"
-    yield "Split", Case(parts.format("> (x, s)"), {"s": [1, 3]}, IMAGE, lookups=2)
-    yield "Split opset 18", Case(parts.format(", num_outputs = 2> (x)"), {}, IMAGE, opset=18, lookups=2)
+    yield "Split", Case(parts.format("> (x, s)"), {"s": [1, 3]}, IMAGE, lookups=2, slack=0.02)
+    halves = parts.format(", num_outputs = 2> (x)")
+    yield "Split opset 18", Case(halves, {}, IMAGE, opset=18, lookups=2, slack=0.02)
     yield "Concat", Case("y = Concat <axis = 1> (x, z)", {}, IMAGE, lookups=2)
 
 
@@ -304,10 +331,9 @@ CASES = {
 }
 
 
-def quantized(proto: onnx.ModelProto, data: Mapping[str, Any]) -> fhe_core.QuantizedModule:
-    """At 8 bits, rounded exactly and to 16 bits, which hardly any of these accumulators has."""
+def quantized(proto: onnx.ModelProto, data: Mapping[str, Any], rounding: int) -> QuantizedModule:
     return fhe_core.quantize(
-        proto, dict(data), n_bits=8, rounding=16, rounding_method="exact"
+        proto, dict(data), n_bits=8, rounding=rounding, rounding_method="exact"
     )
 
 
@@ -341,7 +367,7 @@ def test_alone_it_is_the_float_op_on_what_its_integers_stand_for(name: str) -> N
     """To half a step of its output, if that is quantized; and exactly there under simulation."""
     case = CASES[name]
     proto, data = case.alone(), case.data()
-    qm = quantized(proto, data)
+    qm = quantized(proto, data, rounding=16)  # none of their accumulators is wider
     plan = qm.plan
     seen = {
         key: represented(values, plan.tensors[key].parameters) if key in plan.tensors else values
@@ -365,7 +391,7 @@ def test_between_two_products_it_agrees_with_float_and_costs_no_more(name: str) 
     case = CASES[name]
     proto = case.between_products()
     data = {f"in_{key}": values for key, values in case.raw().items()}
-    qm = quantized(proto, data)
+    qm = quantized(proto, data, rounding=10)  # finer than the 8 bits that follow
     result = qm.forward(**data)
     assert relative_error(result, in_float(proto, data, case.batch)) < case.within
     assert len(qm.program.lookups) == case.lookups

@@ -1,8 +1,8 @@
 """``n_bits="auto"``: the cheapest widths and roundings whose score is within tolerance.
 
 Candidates are scored on one part of the calibration data, simulated, with the noise of approximate rounding
-in it; what is good enough there and cheaper than the best so far is checked on the rest, because the best of
-many scores flatters. Cost is Concrete's own, from compiled circuits. What an encrypted inference costs is
+in it; what is good enough there and cheaper than the best so far is checked together with the rest, because
+the best of many scores flatters. Cost is Concrete's own, from compiled circuits. What an encrypted inference costs is
 decided by the bits that roundings keep, so these are tried from few to many, uniformly, until even the
 narrowest candidate costs more than the best found. From there single accumulators give up bits, as long as
 the score allows it.
@@ -10,6 +10,7 @@ the score allows it.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -51,7 +52,7 @@ _BLENDED = 0.25
 #: How much more disagreement is allowed on blends than loss of score: as much as without labels.
 _BLEND_FACTOR = OUTPUTS_TOLERANCE / LABELS_TOLERANCE
 #: How many single changes are tried on the best uniform candidate.
-_REFINEMENTS = 60
+_REFINEMENTS = 96
 #: Fewer calibration samples than this are not divided: half of them would say too little.
 _LEAST_SAMPLES = 64
 
@@ -87,12 +88,13 @@ class Found:
 
 
 def divided(count: int, seed: int) -> tuple[Array, Array]:
-    """Indices of samples to search on, and to check on."""
+    """Indices of samples to search on, and of all to check on."""
     if count < _LEAST_SAMPLES:
         return np.arange(count), np.arange(count)
     order = np.random.default_rng(seed).permutation(count)
     half = count // 2
-    return np.sort(order[:half][:_SCORED]), np.sort(order[half:][:_SCORED])
+    searched, rest = order[:half][:_SCORED], order[half:][:_SCORED]
+    return np.sort(searched), np.sort(np.concatenate([searched, rest]))
 
 
 def search(
@@ -152,31 +154,44 @@ def search(
 
 
 def _refine(state: _State, advance: Callable[[int], None]) -> None:
-    """Change one thing at a time, and keep what is cheaper and still within tolerance."""
+    """Go from the best candidate to its cheapest neighbour within tolerance, until there is none."""
     left = _REFINEMENTS
     improved = True
     while improved and left > 0:
         improved = False
-        for settings in _neighbours(state):
-            if left <= 0:
-                break
+        for settings in itertools.islice(_neighbours(state), left):
             left -= 1
             advance(1)
-            if state.consider(settings):
-                improved = True
-                break
+            improved = state.consider(settings) or improved
 
 
-def _neighbours(state: _State) -> Iterator[Settings]:
-    """The best settings with one accumulator rounded to a bit less, most look-ups first."""
-    best = state.best
-    if best is None:
-        return
-    settings = best.settings
+def _neighbours(state: _State) -> list[Settings]:
+    """The best settings with the weights of one op a bit narrower, or one accumulator rounded to a bit less.
+
+    Those with most look-ups first, and each also with ranges chosen the other way, and with somewhat narrower and wider activations and weights:
+    the score depends on them by chance, too.
+    """
+    if state.best is None:
+        return []
+    settings = state.best.settings
+    found = []
+    for name in state.builder.weighted:
+        bits = settings.nodes.get(name, settings.op_weights)
+        if bits > WIDTHS[0]:
+            found.append(replace(settings, nodes={**settings.nodes, name: bits - 1}))
     for name in state.builder.accumulators(settings):
         kept = settings.roundings.get(name, settings.kept_bits)
         if kept > ROUNDINGS[0]:
-            yield replace(settings, roundings={**settings.roundings, name: kept - 1})
+            fewer = replace(settings, roundings={**settings.roundings, name: kept - 1})
+            found += [
+                replace(fewer, ranges=ranges, **_bits(activations, weights))
+                for weights in WIDTHS
+                if abs(weights - settings.op_weights) <= 1
+                for activations in WIDTHS
+                if abs(activations - settings.op_inputs) <= 1
+                for ranges in RANGES
+            ]
+    return found
 
 
 def _whole(session: Session, count: int, seed: int) -> tuple[Array, Array]:
@@ -358,6 +373,12 @@ class _Builder:
             return None
         self.rounds = bool(built.program.lookups)
         return built
+
+    @property
+    def weighted(self) -> list[str]:
+        """Names of the nodes that have weights with a scale for each channel."""
+        placed = self._session.placement.ops
+        return [entry.node.name for entry in placed if entry.op.weight_channels() is not None]
 
     def accumulators(self, settings: Settings) -> list[str]:
         """Names of the accumulators that a look-up reads rounded, those with most elements first."""

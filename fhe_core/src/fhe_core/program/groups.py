@@ -349,7 +349,8 @@ def _entries(
     """``_results`` as integral floats, NaN where the function is not finite."""
     value = before_conversion(call)
     results = _results(value if isinstance(value, Call) else call, root, levels, offset)
-    return np.where(np.isfinite(results), np.trunc(results), np.nan)
+    finite = np.isfinite(results)
+    return np.trunc(results) if finite.all() else np.where(finite, np.trunc(results), np.nan)
 
 
 def _filled(entries: NDArray[np.float64], call: Call) -> NDArray[np.float64]:
@@ -414,9 +415,13 @@ def tabulate(
     inverse = node.attributes["inverse"]
     if inverse is not None:
         values = values[:, inverse]
-    tables, which = np.unique(values.T, axis=0, return_inverse=True)
+    # numpy.unique would make each table a structure with a field for each entry.
+    tables = np.ascontiguousarray(values.T)
+    numbers: dict[bytes, int] = {}
+    which = np.array([numbers.setdefault(table.tobytes(), len(numbers)) for table in tables])
+    _, first = np.unique(which, return_index=True)
     shape = tuple(1 if n == BATCH else n for n in node.shape)
-    return np.ascontiguousarray(tables), which.reshape(shape)
+    return tables[first], which.reshape(shape)
 
 
 def _node(call: Call, source: Node, root: Node, inverse: NDArray[np.int64] | None) -> Node:

@@ -25,6 +25,7 @@ from fhe_core.errors import CompilationError
 from fhe_core.program.groups import tabulate
 from fhe_core.program.nodes import Node, ordered
 from fhe_core.program.program import Program
+from fhe_core.program.pruning import without_constant_tables
 from fhe_core.program.rules import RULES
 
 #: The widest integer that a table look-up takes (Concrete 2.11).
@@ -134,8 +135,11 @@ def concretize(
             (source,) = node.inputs
             if id(source) not in read:
                 reading_of = readings[id(source)]
-                read[id(source)] = _rounded(centre(source, reading_of.offset), reading_of)
-            made = _tabulated(node, read[id(source)], width, readings[id(source)])
+                centred_source = centre(source, reading_of.offset)
+                read[id(source)] = _rounded(centred_source, reading_of, ranges[id(source)])
+            made = without_constant_tables(
+                _tabulated(node, read[id(source)], width, readings[id(source)])
+            )
         else:
             made = replace(node, inputs=inputs, attributes=dict(node.attributes))
             made.width, made.signed = width, ranges[id(node)][0] < 0
@@ -215,11 +219,23 @@ def _shifted(source: Node, offset: Any, values: Range) -> Node:
     return node
 
 
-def _rounded(node: Node, reading: Reading) -> Node:
-    """What a look-up reads: the centred accumulator, rounded to levels of 2^dropped."""
-    dropped = 0 if reading.bits is None else node.width - reading.bits
-    if dropped <= 0:
+def _rounded(node: Node, reading: Reading, values: Range) -> Node:
+    """What a look-up reads: the centred accumulator, raised to the top of its width and rounded there.
+
+    A width is shared by all that linear operations connect. What needs less of it, such as a difference
+    whose maximum goes on to a convolution, would lose its own bits to the rounding: it is multiplied by
+    a power of two first, which is free.
+    """
+    if reading.bits is None or node.width <= reading.bits:
         return node
+    needed = next(
+        bits
+        for bits in range(bits_of(*values), node.width + 1)
+        if _rounds_inside(values, bits, reading.bits)
+    )
+    raised = node.width - needed
+    dropped = node.width - min(reading.bits, needed)
+    node = _raised(node, raised)
     half = 1 << (node.width - dropped - 1)
     low, high = (-half, half - 1) if node.signed else (0, 2 * half - 1)
     rounded = Node(
@@ -228,12 +244,30 @@ def _rounded(node: Node, reading: Reading) -> Node:
         node.shape,
         np.asarray(low),
         np.asarray(high),
-        {"dropped": dropped, "exact": reading.exact},
+        {"dropped": dropped, "exact": reading.exact, "raised": raised},
         origin=node.origin,
         name=node.name,
     )
     rounded.width, rounded.signed = node.width - dropped, node.signed
     return rounded
+
+
+def _raised(source: Node, bits: int) -> Node:
+    if not bits:
+        return source
+    factor = np.asarray(1 << bits)
+    node = Node(
+        "scale",
+        (source,),
+        source.shape,
+        source.low * factor,
+        source.high * factor,
+        {"factor": factor},
+        origin=source.origin,
+        name=source.name,
+    )
+    node.width, node.signed = source.width, source.signed
+    return node
 
 
 #: Values of a rounded accumulator, of those that become one level, at which a table is evaluated.
@@ -243,10 +277,11 @@ _CELL = 8
 def _tabulated(node: Node, source: Node, width: int, reading: Reading) -> Node:
     """The look-up with its tables.
 
-    A level stands for 2^dropped values of the accumulator. Its entry is the mean of the function over
+    A level stands for as many values of the accumulator as the rounding merges. Its entry is the mean of the function over
     them, which is closer to each than the function of the middle one is.
     """
-    dropped = source.attributes["dropped"] if source.op == "round" else 0
+    rounding = source.attributes if source.op == "round" else {"dropped": 0, "raised": 0}
+    dropped = rounding["dropped"] - rounding["raised"]
     half = 1 << (source.width - 1)
     first = -half if source.signed else 0
     levels = (first + np.arange(2 * half, dtype=np.int64)) << dropped

@@ -1,0 +1,88 @@
+"""Accumulators stay in the ranges that the plan gives them, as far as ``overflow=`` promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from fhe_core.program.interpreter import Interpreter
+from fhe_core.program.nodes import Node
+from fhe_core.program.program import Program
+from fhe_core.quantization.module import QuantizedModule
+from numpy.typing import NDArray
+
+import fhe_core
+
+from .nets import cnn, mlp, samples
+
+Array = NDArray[Any]
+NETS = [pytest.param(mlp, (4,), id="mlp"), pytest.param(cnn, (1, 3, 3), id="cnn")]
+
+
+def read(qm: QuantizedModule, x: Array) -> Iterator[tuple[Node, Array]]:
+    """Every integer tensor that a look-up or the client reads, with its values for ``x``."""
+    ends = [node.inputs[0] for node in qm.program.lookups]
+    ends = [node.inputs[0] if node.op == "round" else node for node in ends]
+    ends = [*{id(node): node for node in [*ends, *qm.program.outputs]}.values()]
+    # Wide enough that nothing wraps: what the circuit would have to hold.
+    program = Program(qm.program.nodes, tuple(ends), (0,) * len(ends))
+    widths = [node.width for node in ends]
+    for node in ends:
+        node.width = 40
+    interpreter = Interpreter(program)
+    for node, width in zip(ends, widths, strict=True):
+        node.width = width
+    yield from zip(ends, interpreter(qm.encode(x)), strict=True)
+
+
+def holds(node: Node) -> tuple[int, int]:
+    """The values that a node's width holds."""
+    half = 1 << (node.width - 1)
+    if node.signed:
+        return -half, half - 1
+    # An unsigned output is decrypted with its padding bit.
+    return 0, 4 * half - 1 if node.op == "shift" else 2 * half - 1
+
+
+@pytest.mark.filterwarnings("ignore:.*saturate:UserWarning")
+@pytest.mark.parametrize(("net", "shape"), NETS)
+@pytest.mark.parametrize("rounding", [3, 16])
+def test_guaranteed_accumulators_hold_any_input(
+    net: Callable[[], onnx.ModelProto], shape: tuple[int, ...], rounding: int
+) -> None:
+    """Also inputs of either sign a thousand times as large as all calibration data."""
+    qm = fhe_core.quantize(
+        net(), samples(*shape), n_bits=3, rounding=rounding, overflow="guaranteed"
+    )
+    rng = np.random.default_rng(0)
+    wild = rng.choice([-1000.0, 0.0, 1000.0], (500, *shape)).astype(np.float32)
+    wild[:250] += 100 * rng.standard_normal((250, *shape), dtype=np.float32)
+    for node, values in read(qm, wild):
+        low, high = holds(node)
+        assert low <= values.min(), node.name
+        assert values.max() <= high, node.name
+
+
+@pytest.mark.parametrize(("net", "shape"), NETS)
+def test_calibrated_accumulators_hold_the_calibration_data(
+    net: Callable[[], onnx.ModelProto], shape: tuple[int, ...]
+) -> None:
+    """With the headroom that the plan reports, and in fewer bits than a guarantee takes."""
+    x = samples(*shape)
+    plans = {
+        kind: fhe_core.quantize(net(), x, n_bits=3, rounding=3, overflow=kind)
+        for kind in ("calibrated", "guaranteed")
+    }
+    calibrated = plans["calibrated"]
+    for node, values in read(calibrated, x):
+        low, high = holds(node)
+        assert low <= values.min(), node.name
+        assert values.max() <= high, node.name
+    accumulators = calibrated.plan.accumulators
+    assert accumulators
+    for name, entry in accumulators.items():
+        assert entry.headroom > 0
+        assert entry.bits <= plans["guaranteed"].plan.accumulators[name].bits
