@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from fhe_core.graph.model import read_graph
+from fhe_core.quantization.module import QuantizedModule
+from fhe_core.quantization.quantizers import QuantizationOptions, UniformQuantizer
 
 import fhe_core
-from fhe_core.quantization.quantizers import QuantizationOptions, UniformQuantizer
-from fhe_core.quantization.module import QuantizedModule
+from fhe_core import QuantizedArray
 from tests.core.quantization.building import model, normal, relative_error
 
 SAMPLES = 300
@@ -52,7 +54,7 @@ class Case:
         return ["x", "z"] if "z" in self.nodes else ["x"]
 
     def alone(self) -> onnx.ModelProto:
-        shapes = {name: (self.batch, *self.shape) for name in self.inputs}
+        shapes = dict.fromkeys(self.inputs, (self.batch, *self.shape))
         return model(self.nodes, shapes, "y", self.constants, opset=self.opset)
 
     def data(self) -> dict[str, Any]:
@@ -61,7 +63,7 @@ class Case:
         if not self.domain:
             return self.raw()
         nodes = "\n".join(self.domain.format(name) for name in self.inputs)
-        shapes = {name: ("N", *self.shape) for name in data}
+        shapes = dict.fromkeys(data, ("N", *self.shape))
         net = fhe_core.NumpyModule(model(nodes, shapes, " ".join(self.inputs), DOMAIN_CONSTANTS))
         values = net(**data)
         return dict(zip(self.inputs, values if len(self.inputs) > 1 else [values], strict=True))
@@ -154,7 +156,7 @@ def arithmetic() -> Iterator[tuple[str, Case]]:
         yield f"{op} encrypted", Case(both, domain=positive, lookups=encrypted, slack=slack)
         # One integer tensor is behind both operands, so it is one look-up.
         itself = f"s = Cosh(x) \n y = {op}(x, s)"
-        yield f"{op} with a function of itself", Case(itself, within=0.05)
+        yield f"{op} with a function of itself", Case(itself, within=0.08)  # long tails
         yield f"{op} with itself", Case(f"y = {op}(x, x)", domain=positive)
     broadcast = "a = ReduceMean <axes = [1]> (z) \n y = Add(x, a)"
     yield "Add broadcast", Case(broadcast, {}, (3, 5), lookups=3, slack=0.02)
@@ -174,10 +176,33 @@ def arithmetic() -> Iterator[tuple[str, Case]]:
 
 
 def univariate() -> Iterator[tuple[str, Case]]:
-    for op in (
-        "Celu Elu HardSigmoid HardSwish LeakyRelu Relu Selu Sigmoid Softplus Softsign Tanh Mish "
-        "ThresholdedRelu Abs Atan Asinh Cos Cosh Erf Exp Neg Sin Sinh Identity Dropout"
-    ).split():
+    for op in [
+        "Celu",
+        "Elu",
+        "HardSigmoid",
+        "HardSwish",
+        "LeakyRelu",
+        "Relu",
+        "Selu",
+        "Sigmoid",
+        "Softplus",
+        "Softsign",
+        "Tanh",
+        "Mish",
+        "ThresholdedRelu",
+        "Abs",
+        "Atan",
+        "Asinh",
+        "Cos",
+        "Cosh",
+        "Erf",
+        "Exp",
+        "Neg",
+        "Sin",
+        "Sinh",
+        "Identity",
+        "Dropout",
+    ]:
         within = {"ThresholdedRelu": 0.08, "Sinh": 0.05, "Exp": 0.05}.get(
             op, 0.03
         )  # a jump; long tails
@@ -396,3 +421,34 @@ def test_between_two_products_it_agrees_with_float_and_costs_no_more(name: str) 
     assert relative_error(result, in_float(proto, data, case.batch)) < case.within
     assert len(qm.program.lookups) == case.lookups
     assert np.array_equal(qm.forward(**data, fhe="simulate"), result)
+
+
+#: Without a plan a range includes zero, where 1 / x has none; x / x needs to be one op for the quantizer.
+NEEDS_A_PLAN = ("Div encrypted", "Div with itself")
+BY_THEMSELVES = [
+    name
+    for name, case in CASES.items()
+    if case.nodes.count("(") == 1 and case.batch == "N" and name not in NEEDS_A_PLAN
+]
+
+
+@pytest.mark.parametrize("name", BY_THEMSELVES)
+def test_on_ordinary_arrays_it_computes_without_a_graph_or_a_plan(name: str) -> None:
+    case = CASES[name]
+    graph, data = read_graph(case.alone()), case.data()
+    (node,) = graph.nodes
+    spec = fhe_core.get_registry().resolve(node.op_type, node.domain, opset=node.opset)
+    constants = {i: graph.constants[n] for i, n in enumerate(node.inputs) if n in graph.constants}
+    op = spec.quantized(
+        8,
+        node.name,
+        constant_inputs=constants,
+        input_names=node.inputs,
+        impl=spec.impl,
+        **node.attributes,
+    )
+    result = op(*(QuantizedArray(8, data[n]) for n in node.inputs if n in data))
+    result = result[0] if isinstance(result, tuple) else result  # Dropout has a mask too
+    expected = in_float(case.alone(), data, case.batch)
+    assert relative_error(result.values, expected) < case.within
+    assert relative_error(result.quantizer.dequant(result.qvalues), expected) < case.within

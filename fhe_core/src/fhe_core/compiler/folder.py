@@ -47,10 +47,10 @@ def manifest_of(kind: str, files: Mapping[str, bytes], details: Mapping[str, Any
         **details,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())},
     }
-    return json.dumps({**document, "manifest": _digest(document)}, indent=2).encode()
+    return json.dumps({**document, "manifest": digest_of(document)}, indent=2).encode()
 
 
-def _digest(document: Mapping[str, Any]) -> str:
+def digest_of(document: Mapping[str, Any]) -> str:
     """The SHA-256 of a manifest without its own."""
     rest = {name: value for name, value in document.items() if name != "manifest"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
@@ -157,7 +157,7 @@ def read_folder(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any]
             got=f"format {version!r}",
             fix="load it with the version of fhe-core that saved it, or save the model again",
         )
-    if manifest.get("manifest") != _digest(manifest):
+    if manifest.get("manifest") != digest_of(manifest):
         raise ArtifactError(
             f"the {MANIFEST} in {str(folder)!r} was changed after it was saved",
             fix="copy the folder again, or save the model again",

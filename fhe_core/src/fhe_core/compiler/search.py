@@ -2,10 +2,12 @@
 
 Candidates are scored on one part of the calibration data, simulated, with the noise of approximate rounding
 in it; what is good enough there and cheaper than the best so far is checked together with the rest, because
-the best of many scores flatters. Cost is Concrete's own, from compiled circuits. What an encrypted inference costs is
-decided by the bits that roundings keep, so these are tried from few to many, uniformly, until even the
-narrowest candidate costs more than the best found. From there single accumulators give up bits, as long as
-the score allows it.
+the best of many scores flatters. Calibration data are mostly training data, on which a net is surer of
+itself than on what it will see: so a candidate must also agree with the float model on blends of samples.
+
+Cost is Concrete's own, from compiled circuits. What an encrypted inference costs is decided by the bits that
+roundings keep, so these are tried from few to many, uniformly, until even the narrowest candidate costs more
+than the best found. From there single accumulators and weights give up bits, as long as the score allows it.
 """
 
 from __future__ import annotations
@@ -168,8 +170,8 @@ def _refine(state: _State, advance: Callable[[int], None]) -> None:
 def _neighbours(state: _State) -> list[Settings]:
     """The best settings with the weights of one op a bit narrower, or one accumulator rounded to a bit less.
 
-    Those with most look-ups first, and each also with ranges chosen the other way, and with somewhat narrower and wider activations and weights:
-    the score depends on them by chance, too.
+    Accumulators with most look-ups first, and each also with ranges chosen the other way and with somewhat
+    narrower and wider activations and weights: the score depends on them by chance, too.
     """
     if state.best is None:
         return []
@@ -184,7 +186,7 @@ def _neighbours(state: _State) -> list[Settings]:
         if kept > ROUNDINGS[0]:
             fewer = replace(settings, roundings={**settings.roundings, name: kept - 1})
             found += [
-                replace(fewer, ranges=ranges, **_bits(activations, weights))
+                widened(fewer, ranges=ranges, **_bits(activations, weights))
                 for weights in WIDTHS
                 if abs(weights - settings.op_weights) <= 1
                 for activations in WIDTHS

@@ -129,7 +129,7 @@ def _limits(call: Call) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
                 return np.asarray(low).astype(np.int64), np.asarray(high).astype(np.int64)
         inner = operands(value)
         # Only conversions keep the bounds.
-        if len(inner) != 1 or getattr(value.function, "__name__", "") != "_astype":
+        if len(inner) != 1 or getattr(value.function, "__name__", "") != "convert":
             return None
         value = inner[0]
     return None
@@ -169,7 +169,7 @@ def _laid_out(value: Call, known: dict[int, NDArray[np.int64]]) -> NDArray[np.in
 
     arguments = _with_batch(tuple(fill(argument) for argument in value.arguments), 1)
     keywords = {name: _with_batch(fill(a), 1) for name, a in value.keywords.items()}
-    if getattr(value.function, "__name__", "") == "_pad":
+    if getattr(value.function, "__name__", "") == "padded":
         arguments = (*arguments[:2], np.asarray(-1))
     return np.asarray(value.function(*arguments, **keywords))
 
@@ -339,7 +339,7 @@ def _results(call: Call, root: Node, levels: NDArray[np.int64], offset: Any = 0)
 
 def before_conversion(call: Call) -> Value:
     """What ``call`` converts to integers, which may be NaN where integers cannot; else itself."""
-    converts = getattr(call.function, "__name__", "") == "_astype" and call.dtype.kind in "iu"
+    converts = getattr(call.function, "__name__", "") == "convert" and call.dtype.kind in "iu"
     return operands(call)[0] if converts else call
 
 
@@ -522,17 +522,18 @@ def layout_steps(call: Call) -> list[Step]:
 
 #: Which recorded layout function stands for which node of the program.
 def _replayed(root: Node, steps: list[Step]) -> Node:
-    from fhe_core.program import tensor as t
+    from fhe_core.program import layout as t
+    from fhe_core.program.tensor import Tensor
 
     replay: dict[Any, Any] = {
         np.reshape: lambda x, shape: t.reshape(x, shape),
         np.transpose: t.transpose,
         np.broadcast_to: t.broadcast_to,
-        t._index: lambda x, key: x[key],
-        t._take: t.take,
-        t._pad: lambda x, widths, value: t.pad(x, widths, constant_values=value),
+        t.pick: lambda x, key: x[key],
+        t.gather: t.take,
+        t.padded: lambda x, widths, value: t.pad(x, widths, constant_values=value),
     }
-    value = t.Tensor(root)
+    value = Tensor(root)
     for step in steps:
         arguments = list(step.arguments)
         arguments[step.position] = value

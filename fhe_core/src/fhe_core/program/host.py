@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fhe_core.errors import ArtifactError, CompilationError
+from fhe_core.program import layout
 from fhe_core.program import tensor as t
 from fhe_core.program.groups import check_univariate, source_index
 from fhe_core.program.nodes import (
@@ -33,12 +34,12 @@ from fhe_core.program.nodes import (
 Array = NDArray[Any]
 
 _OWN: dict[str, Callable[..., Any]] = {
-    "astype": t._astype,
-    "concatenate": t._concatenate,
-    "index": t._index,
-    "pad": t._pad,
-    "select": t._select,
-    "take": t._take,
+    "astype": t.convert,
+    "concatenate": layout.join,
+    "index": layout.pick,
+    "pad": layout.padded,
+    "select": layout.select,
+    "take": layout.gather,
 }
 _NUMPY = (
     "all",
@@ -254,7 +255,7 @@ def _opened(value: Call, arguments: tuple[Any, ...], keywords: Mapping[str, Any]
             return t.Tensor(argument)
         if isinstance(argument, Node):
             # A float view: integer arithmetic would record nodes of the circuit.
-            return t.call(t._astype, t.Tensor(argument), dtype=np.dtype(np.int64))
+            return t.call(t.convert, t.Tensor(argument), dtype=np.dtype(np.int64))
         if isinstance(argument, (list, tuple)):
             return type(argument)(wrapped(part) for part in argument)
         return argument

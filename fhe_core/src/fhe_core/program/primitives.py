@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from fhe_core.errors import CompilationError
+from fhe_core.program.layout import expand_dims, pad
 from fhe_core.program.nodes import Node, current_origin
 from fhe_core.program.rules import convolve
-from fhe_core.program.tensor import Tensor, _node_of, call, expand_dims, node, pad
+from fhe_core.program.tensor import Tensor, call, node, node_of
 
 __all__ = ["conv", "lookup", "matmul", "maximum", "minimum", "multiply", "relu", "windows"]
 
@@ -59,7 +60,7 @@ def minimum(a: Any, b: Any) -> Any:
 def _between(result: Any, a: Any, b: Any, chosen: np.ufunc) -> Any:
     """``result`` with the bounds of a choice between ``a`` and ``b``: intervals do not see that it is one."""
     if isinstance(result, Tensor) and isinstance(result.value, Node):
-        first, second = (_node_of(x) for x in (a, b))
+        first, second = (node_of(x) for x in (a, b))
         result.value.low = np.asarray(chosen(first.low, second.low))
         result.value.high = np.asarray(chosen(first.high, second.high))
     return result

@@ -7,7 +7,6 @@ here knows the FHE backend, so ordinary NumPy code that a tracer of that backend
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -88,15 +87,15 @@ class Tensor(NDArrayOperatorsMixin):
         return self.shape[0]
 
     def __iter__(self) -> Any:
-        raise _refused("iterates over an encrypted tensor", "index it with constants")
+        raise refused("iterates over an encrypted tensor", "index it with constants")
 
     def __bool__(self) -> bool:
-        raise _refused(
+        raise refused(
             "branches on an encrypted value", "use numpy.where, which becomes a table look-up"
         )
 
     def __array__(self, *args: Any, **kwargs: Any) -> NDArray[Any]:
-        raise _refused(
+        raise refused(
             "asks an encrypted tensor for its values (numpy.asarray, or a function that calls it)",
             "use NumPy functions that dispatch on their arguments",
         )
@@ -105,13 +104,13 @@ class Tensor(NDArrayOperatorsMixin):
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **keywords: Any) -> Any:
         if method == "reduce":
-            reduced = _REDUCTIONS.get(ufunc)
+            reduced = arithmetic.REDUCTIONS.get(ufunc)
             if reduced is not None:
                 keywords.pop("initial", None)
                 return reduced(*inputs, **{k: v for k, v in keywords.items() if v is not None})
         if method != "__call__" or "out" in keywords:
             return NotImplemented
-        linear = _INTEGER_UFUNCS.get(ufunc)
+        linear = arithmetic.UFUNCS.get(ufunc)
         if linear is not None and not keywords and _all_integers(inputs):
             result = linear(*inputs)
             if result is not NotImplemented:
@@ -121,7 +120,7 @@ class Tensor(NDArrayOperatorsMixin):
     def __array_function__(
         self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any
     ) -> Any:
-        handler = _FUNCTIONS.get(function)
+        handler = layout.FUNCTIONS.get(function) or arithmetic.FUNCTIONS.get(function)
         if handler is not None:
             return handler(*args, **kwargs)
         return call(function, *args, **kwargs)
@@ -129,13 +128,13 @@ class Tensor(NDArrayOperatorsMixin):
     def __getitem__(self, key: Any) -> Tensor:
         parts = key if isinstance(key, tuple) else (key,)
         if any(isinstance(part, Tensor) for part in parts):
-            raise _refused("indexes with an encrypted value", "index with constants")
+            raise refused("indexes with an encrypted value", "index with constants")
         if any(isinstance(part, (list, np.ndarray)) and np.ndim(part) > 0 for part in parts):
             if len(parts) == 1:
-                return take(self, np.asarray(key), axis=0)
-            raise _refused("indexes with several arrays", "use numpy.take along one axis")
+                return layout.take(self, np.asarray(key), axis=0)
+            raise refused("indexes with several arrays", "use numpy.take along one axis")
         parts = tuple(int(p) if isinstance(p, (np.integer, np.ndarray)) else p for p in parts)
-        return _layout("index", _index, self, {"key": parts}, parts)
+        return layout.recorded("index", layout.pick, self, {"key": parts}, parts)
 
     # -- the methods of arrays that operators use
 
@@ -147,25 +146,25 @@ class Tensor(NDArrayOperatorsMixin):
         """Convert. To a float: the end of an accumulator. To an integer: the end of a float group."""
         target = np.dtype(dtype)
         if target.kind in "iu":
-            return self if self.is_integer else integers(call(_astype, self, dtype=target))
-        return call(_astype, self, dtype=target)
+            return self if self.is_integer else integers(call(convert, self, dtype=target))
+        return call(convert, self, dtype=target)
 
     def reshape(self, *shape: Any, **_: Any) -> Tensor:
-        return reshape(self, shape[0] if len(shape) == 1 else shape)
+        return layout.reshape(self, shape[0] if len(shape) == 1 else shape)
 
     def transpose(self, *axes: Any) -> Tensor:
         if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], (tuple, list))):
-            return transpose(self, axes[0])
-        return transpose(self, axes or None)
+            return layout.transpose(self, axes[0])
+        return layout.transpose(self, axes or None)
 
     def swapaxes(self, first: int, second: int) -> Tensor:
-        return swapaxes(self, first, second)
+        return layout.swapaxes(self, first, second)
 
     def squeeze(self, axis: Any = None) -> Tensor:
-        return squeeze(self, axis)
+        return layout.squeeze(self, axis)
 
     def flatten(self) -> Tensor:
-        return reshape(self, -1)
+        return layout.reshape(self, -1)
 
     ravel = flatten
 
@@ -173,10 +172,10 @@ class Tensor(NDArrayOperatorsMixin):
         return self
 
     def sum(self, axis: Any = None, keepdims: bool = False, **_: Any) -> Tensor:
-        return reduce_sum(self, axis=axis, keepdims=keepdims)
+        return arithmetic.reduce_sum(self, axis=axis, keepdims=keepdims)
 
     def mean(self, axis: Any = None, keepdims: bool = False, **_: Any) -> Tensor:
-        return mean(self, axis=axis, keepdims=keepdims)
+        return arithmetic.mean(self, axis=axis, keepdims=keepdims)
 
     def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
         return call(np.max, self, axis=axis, keepdims=keepdims)
@@ -194,7 +193,7 @@ class Tensor(NDArrayOperatorsMixin):
         return call(np.argmax, self, axis=axis)
 
 
-def _refused(what: str, fix: str) -> CompilationError:
+def refused(what: str, fix: str) -> CompilationError:
     origin = current_origin()
     where = origin.where if origin else Where()
     return CompilationError(f"the implementation {what}", where=where, fix=fix)
@@ -256,7 +255,7 @@ def _described(recorded: Call, results: Sequence[Any]) -> Call:
     """``recorded`` with the shape and dtype that two runs with different batch sizes show."""
     two, three = (np.asarray(result) for result in results)
     if two.ndim != three.ndim or two.dtype != three.dtype:
-        raise _refused(
+        raise refused(
             "returns another rank or dtype for another batch size", "make it depend on shapes alone"
         )
     shape = []
@@ -266,7 +265,7 @@ def _described(recorded: Call, results: Sequence[Any]) -> Call:
         elif (a, b) == (2, 3):
             shape.append(BATCH)
         else:
-            raise _refused(
+            raise refused(
                 "merges the batch with another dimension", "keep the batch dimension apart"
             )
     recorded.shape = tuple(shape)
@@ -329,12 +328,12 @@ def _evaluate_one(step: Call, known: dict[int, Any], batch: int) -> Any:
 
 def node(op: str, *inputs: Tensor, shape: Shape, **attributes: Any) -> Tensor:
     """Record one operation of the integer program. ``inputs`` are integer tensors."""
-    nodes = tuple(_node_of(tensor) for tensor in inputs)
+    nodes = tuple(node_of(tensor) for tensor in inputs)
     low, high = RULES[op].interval([(n.low, n.high) for n in nodes], attributes)
     return Tensor(Node(op, nodes, shape, np.asarray(low), np.asarray(high), attributes))
 
 
-def _node_of(tensor: Tensor) -> Node:
+def node_of(tensor: Tensor) -> Node:
     value = integers(tensor).value
     assert isinstance(value, Node)  # noqa: S101  # `integers` returns nothing else
     return value
@@ -351,11 +350,11 @@ def integers(tensor: Tensor) -> Tensor:
     if isinstance(tensor.value, Call):
         return Tensor(materialize(tensor.value))
     if isinstance(tensor.value, HostInput):
-        return integers(call(_astype, tensor, dtype=np.dtype(np.int64)))
+        return integers(call(convert, tensor, dtype=np.dtype(np.int64)))
     return tensor
 
 
-def _astype(x: Any, *, dtype: np.dtype[Any]) -> Any:
+def convert(x: Any, *, dtype: np.dtype[Any]) -> Any:
     return np.asarray(x).astype(dtype)
 
 
@@ -372,420 +371,5 @@ def _all_integers(inputs: Sequence[Any]) -> bool:
     return some
 
 
-# -- integer arithmetic
-
-
-def _broadcast(a: Tensor, shape: Shape) -> Tensor:
-    return a if a.shape == shape else broadcast_to(a, shape)
-
-
-def _binary(op: str, a: Tensor, b: Tensor) -> Tensor:
-    shape = np.broadcast_shapes(_finite(a.shape), _finite(b.shape))
-    shape = tuple(BATCH if n == _FINITE else n for n in shape)
-    return node(op, _broadcast(a, shape), _broadcast(b, shape), shape=shape)
-
-
-# np.broadcast_shapes refuses shapes whose size overflows; the batch is the only dimension this large.
-_FINITE = 1009 * 1013
-
-
-def _finite(shape: Shape) -> Shape:
-    return tuple(_FINITE if n == BATCH else n for n in shape)
-
-
-def _shift(a: Tensor, offset: Any) -> Tensor:
-    offset = np.asarray(offset, dtype=np.int64)
-    if not offset.any():
-        return a
-    shape = np.broadcast_shapes(_finite(a.shape), offset.shape)
-    return node("shift", _broadcast(a, _symbolic(shape)), shape=_symbolic(shape), offset=offset)
-
-
-def _symbolic(shape: Shape) -> Shape:
-    return tuple(BATCH if n == _FINITE else n for n in shape)
-
-
-def _add(a: Any, b: Any) -> Any:
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return _binary("add", a, b)
-    return _shift(a, b) if isinstance(a, Tensor) else _shift(b, a)
-
-
-def _subtract(a: Any, b: Any) -> Any:
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return _binary("subtract", a, b)
-    return _shift(a, -np.asarray(b)) if isinstance(a, Tensor) else _shift(_negative(b), a)
-
-
-def _negative(a: Tensor) -> Tensor:
-    return node("negative", a, shape=a.shape)
-
-
-def _multiply(a: Any, b: Any) -> Any:
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        from fhe_core.program.primitives import multiply
-
-        return multiply(a, b)
-    x, factor = (a, b) if isinstance(a, Tensor) else (b, a)
-    factor = np.asarray(factor, dtype=np.int64)
-    shape = _symbolic(np.broadcast_shapes(_finite(x.shape), factor.shape))
-    return node("scale", _broadcast(x, shape), shape=shape, factor=factor)
-
-
-def _matmul(a: Any, b: Any) -> Any:
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        from fhe_core.program.primitives import matmul
-
-        return matmul(a, b)
-    left = not isinstance(a, Tensor)
-    x, weights = (b, a) if left else (a, b)
-    weights = np.asarray(weights, dtype=np.int64)
-    probe = np.broadcast_to(np.int8(0), _finite(x.shape))
-    other = np.broadcast_to(np.int8(0), weights.shape)
-    shape = (
-        _matmul_shape(other.shape, probe.shape) if left else _matmul_shape(probe.shape, other.shape)
-    )
-    return node("matmul", x, shape=_symbolic(shape), weights=weights, left=left)
-
-
-def _matmul_shape(a: Shape, b: Shape) -> Shape:
-    """The shape of ``a @ b`` (numpy.matmul's rules)."""
-    if not a or not b or a[-1] != (b[-2] if len(b) > 1 else b[0]):
-        raise _refused(
-            f"multiplies matrices of shapes {a} and {b}", "make the inner dimensions equal"
-        )
-    batch = np.broadcast_shapes(a[:-2], b[:-2])
-    return (*batch, *(a[-2:-1]), *(b[-1:] if len(b) > 1 else ()))
-
-
-def _maximum(a: Any, b: Any) -> Any:
-    from fhe_core.program.primitives import maximum
-
-    both = isinstance(a, Tensor) and isinstance(b, Tensor)
-    return maximum(a, b) if both else NotImplemented
-
-
-def _minimum(a: Any, b: Any) -> Any:
-    from fhe_core.program.primitives import minimum
-
-    both = isinstance(a, Tensor) and isinstance(b, Tensor)
-    return minimum(a, b) if both else NotImplemented
-
-
-_INTEGER_UFUNCS: dict[Any, Callable[..., Any]] = {
-    np.add: _add,
-    np.subtract: _subtract,
-    np.negative: _negative,
-    np.positive: lambda a: a,
-    np.multiply: _multiply,
-    np.matmul: _matmul,
-    np.maximum: _maximum,
-    np.minimum: _minimum,
-}
-
-
-# -- layout
-
-
-def _layout(
-    op: str, function: Callable[..., Any], x: Tensor, attributes: dict[str, Any], *arguments: Any
-) -> Tensor:
-    """Record a layout function: a node on integers, a replayable call on floats."""
-    recorded = call(function, x, *arguments, layout=True)
-    if isinstance(x.value, Node):
-        return node(op, x, shape=recorded.shape, **attributes)
-    return recorded
-
-
-def _index(x: Any, key: Any) -> Any:
-    return x[key]
-
-
-def _per_sample(shape: Shape) -> int:
-    return math.prod(n for n in shape if n != BATCH)
-
-
-def resolved_shape(source: Shape, target: Any) -> Shape:
-    """The target of a reshape with -1 filled in, and the batch found where a model spells its size.
-
-    Raises:
-        CompilationError: the batch would be merged with, or split into, other dimensions.
-    """
-    wanted = [int(n) for n in np.atleast_1d(np.asarray(target))]
-    if BATCH not in source:
-        free = math.prod(source) // max(1, math.prod(n for n in wanted if n != -1))
-        return tuple(free if n == -1 else n for n in wanted)
-    size = _per_sample(source)
-    if BATCH in wanted:
-        rest = math.prod(n for n in wanted if n not in (-1, BATCH))
-        filled = [size // max(rest, 1) if n == -1 else n for n in wanted]
-        if wanted.count(BATCH) == 1 and _per_sample(tuple(filled)) == size:
-            return tuple(filled)
-    elif math.prod(n for n in wanted if n != -1) == size and -1 in wanted:
-        return tuple(BATCH if n == -1 else n for n in wanted)
-    elif wanted and math.prod(wanted[1:]) in (size, -size):
-        # A static batch size, spelled out by the exporter.
-        return (BATCH, *wanted[1:])
-    elif wanted and -1 in wanted[1:]:
-        rest = math.prod(n for n in wanted[1:] if n != -1)
-        if rest and size % rest == 0:
-            return (BATCH, *(size // rest if n == -1 else n for n in wanted[1:]))
-    raise _refused(
-        f"reshapes {_spell(source)} to {_spell(tuple(wanted))}, which mixes the samples of a batch",
-        "keep the batch as a dimension of its own",
-    )
-
-
-def _spell(shape: Shape) -> str:
-    return "(" + ", ".join("batch" if n == BATCH else str(n) for n in shape) + ")"
-
-
-def reshape(x: Tensor, newshape: Any, **_: Any) -> Tensor:
-    shape = resolved_shape(x.shape, newshape)
-    return x if shape == x.shape else _layout("reshape", np.reshape, x, {"target": shape}, shape)
-
-
-def transpose(x: Tensor, axes: Any = None) -> Tensor:
-    order = tuple(range(x.ndim))[::-1] if axes is None else tuple(int(a) % x.ndim for a in axes)
-    if order == tuple(range(x.ndim)):
-        return x
-    return _layout("transpose", np.transpose, x, {"axes": order}, order)
-
-
-def swapaxes(x: Tensor, axis1: int, axis2: int) -> Tensor:
-    order = list(range(x.ndim))
-    order[axis1], order[axis2] = order[axis2], order[axis1]
-    return transpose(x, order)
-
-
-def moveaxis(x: Tensor, source: Any, destination: Any) -> Tensor:
-    order = np.moveaxis(np.empty(range(x.ndim)), source, destination).shape
-    return transpose(x, order)
-
-
-def squeeze(x: Tensor, axis: Any = None) -> Tensor:
-    axes = [i for i, n in enumerate(x.shape) if n == 1] if axis is None else np.atleast_1d(axis)
-    gone = {int(a) % x.ndim for a in axes}
-    if any(x.shape[a] != 1 for a in gone):
-        raise _refused(
-            f"squeezes axes {sorted(gone)} of {_spell(x.shape)}", "squeeze axes of size 1"
-        )
-    return reshape(x, tuple(n for i, n in enumerate(x.shape) if i not in gone))
-
-
-def expand_dims(x: Tensor, axis: Any) -> Tensor:
-    axes = [int(a) for a in np.atleast_1d(axis)]
-    ndim = x.ndim + len(axes)
-    new = {a % ndim for a in axes}
-    rest = iter(x.shape)
-    return reshape(x, tuple(1 if i in new else next(rest) for i in range(ndim)))
-
-
-def broadcast_to(x: Tensor, shape: Any, **_: Any) -> Tensor:
-    wanted = tuple(int(n) for n in np.atleast_1d(np.asarray(shape)))
-    # A static batch size, spelled out by the exporter.
-    if len(wanted) == x.ndim and x.shape and x.shape[0] == BATCH:
-        wanted = (BATCH, *wanted[1:])
-    if wanted == x.shape:
-        return x
-    return _layout("broadcast", np.broadcast_to, x, {"target": wanted}, wanted)
-
-
-def take(x: Any, indices: Any, axis: int | None = None, **_: Any) -> Tensor:
-    if isinstance(indices, Tensor) and not isinstance(x, Tensor):
-        # Entries of a constant vector: a function of each index.
-        values = np.asarray(x)
-        if values.ndim == 1 or axis is None:
-            return call(_select, indices, values.reshape(-1))
-    if isinstance(indices, Tensor):
-        raise _refused("indexes with an encrypted value", "gather with constant indices")
-    if axis is None:
-        raise _refused("takes from a flattened batch", "name the axis")
-    axis = axis % x.ndim
-    _not_the_batch(x, axis, "takes from")
-    indices = np.asarray(indices)
-    return _layout("take", _take, x, {"indices": indices, "axis": axis}, indices, axis)
-
-
-def _select(indices: Any, values: Any) -> Any:
-    return np.take(values, indices)
-
-
-def _take(x: Any, indices: Any, axis: int) -> Any:
-    return np.take(x, indices, axis=axis)
-
-
-def concatenate(parts: Sequence[Any], axis: int = 0, **_: Any) -> Tensor:
-    tensors = [part for part in parts if isinstance(part, Tensor)]
-    axis = axis % tensors[0].ndim
-    _not_the_batch(tensors[0], axis, "concatenates along")
-    if not all(t.dtype.kind in "iub" for t in tensors) or not any(t.is_integer for t in tensors):
-        return call(_concatenate, list(parts), axis, layout=True)
-    shape = call(_concatenate, tensors, axis, layout=True).shape
-    joined = node("concatenate", *map(integers, tensors), shape=shape, axis=axis)
-    return _interleaved(joined, parts, axis)
-
-
-def _interleaved(joined: Tensor, parts: Sequence[Any], axis: int) -> Tensor:
-    """``joined``, the tensors among ``parts``, with the constants among them in their places.
-
-    They are added to a padding of zeros, which is free.
-    """
-    constants = [np.asarray(part) for part in parts if not isinstance(part, Tensor)]
-    if not constants:
-        return joined
-    first = joined.shape[axis]
-    added = np.concatenate(constants, axis=axis)
-    widths = [(0, 0)] * joined.ndim
-    widths[axis] = (0, added.shape[axis])
-    before = [(0, 0)] * joined.ndim
-    before[axis] = (first, 0)
-    extended = pad(joined, widths) + np.pad(added, before)
-    ends = {True: 0, False: first}
-    places = []
-    for part in parts:
-        encrypted, count = isinstance(part, Tensor), part.shape[axis]
-        places.append(np.arange(ends[encrypted], ends[encrypted] + count))
-        ends[encrypted] += count
-    order = np.concatenate(places)
-    if np.array_equal(order, np.arange(len(order))):
-        return extended
-    return take(extended, order, axis=axis)
-
-
-def _concatenate(parts: Any, axis: int) -> Any:
-    return np.concatenate(parts, axis=axis)
-
-
-def stack(parts: Sequence[Any], axis: int = 0, **_: Any) -> Tensor:
-    return concatenate([expand_dims(part, axis) for part in parts], axis=axis)
-
-
-def split(x: Tensor, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
-    axis = axis % x.ndim
-    _not_the_batch(x, axis, "splits")
-    length = x.shape[axis]
-    if isinstance(indices_or_sections, (int, np.integer)):
-        step = length // int(indices_or_sections)
-        bounds = list(range(step, length, step))
-    else:
-        bounds = [int(i) for i in indices_or_sections]
-    edges = [0, *bounds, length]
-    before = (slice(None),) * axis
-    return [x[(*before, slice(a, b))] for a, b in itertools.pairwise(edges)]
-
-
-def flip(x: Tensor, axis: Any = None) -> Tensor:
-    axes = {int(a) % x.ndim for a in (range(1, x.ndim) if axis is None else np.atleast_1d(axis))}
-    for a in sorted(axes):
-        x = take(x, np.arange(x.shape[a])[::-1], axis=a)
-    return x
-
-
-def tile(x: Tensor, reps: Any) -> Tensor:
-    repeats = [int(r) for r in np.atleast_1d(reps)]
-    repeats = [1] * (x.ndim - len(repeats)) + repeats
-    for axis, repeat in enumerate(repeats):
-        if repeat != 1:
-            x = take(x, np.tile(np.arange(x.shape[axis]), repeat), axis=axis)
-    return x
-
-
-def repeat(x: Tensor, repeats: int, axis: int) -> Tensor:
-    return take(x, np.repeat(np.arange(x.shape[axis]), repeats), axis=axis)
-
-
-def pad(
-    x: Tensor, pad_width: Any, mode: str = "constant", constant_values: Any = 0, **_: Any
-) -> Tensor:
-    widths = tuple(
-        (int(before), int(after)) for before, after in np.broadcast_to(pad_width, (x.ndim, 2))
-    )
-    if mode != "constant":
-        keywords: dict[str, Any] = {"mode": mode}
-        for axis, width in enumerate(widths):
-            if any(width):
-                x = take(x, np.pad(np.arange(x.shape[axis]), width, **keywords), axis=axis)
-        return x
-    value = np.asarray(constant_values)
-    recorded: Tensor = call(_pad, x, widths, value, layout=True)
-    if isinstance(x.value, Node) and value.dtype.kind in "iub":
-        return node("pad", x, shape=recorded.shape, widths=widths, value=value.astype(np.int64))
-    return recorded
-
-
-def _pad(x: Any, widths: Any, value: Any) -> Any:
-    return RULES["pad"].evaluate([x], {"widths": widths, "value": np.asarray(value)}, 0)
-
-
-def _not_the_batch(x: Tensor, axis: int, verb: str) -> None:
-    if x.shape[axis] == BATCH:
-        raise _refused(f"{verb} the batch dimension", "samples of a batch must stay independent")
-
-
-# -- reductions
-
-
-def reduce_sum(x: Tensor, axis: Any = None, keepdims: bool = False, **_: Any) -> Tensor:
-    if not x.is_integer:
-        return call(np.sum, x, axis=axis, keepdims=keepdims)
-    axes = (
-        tuple(range(x.ndim))
-        if axis is None
-        else tuple(int(a) % x.ndim for a in np.atleast_1d(axis))
-    )
-    for a in axes:
-        _not_the_batch(x, a, "sums over")
-    shape = tuple(1 if i in axes else n for i, n in enumerate(x.shape) if keepdims or i not in axes)
-    return node("sum", x, shape=shape, axes=axes, keepdims=bool(keepdims))
-
-
-def mean(x: Tensor, axis: Any = None, keepdims: bool = False, **_: Any) -> Tensor:
-    if not x.is_integer:
-        return call(np.mean, x, axis=axis, keepdims=keepdims)
-    total = reduce_sum(x, axis=axis, keepdims=keepdims)
-    axes = range(x.ndim) if axis is None else [int(a) % x.ndim for a in np.atleast_1d(axis)]
-    return total.astype(np.float64) / math.prod(x.shape[a] for a in axes)
-
-
-def _dot(a: Any, b: Any) -> Any:
-    return np.matmul(a, b)
-
-
-def _copy(x: Tensor, *_: Any, **__: Any) -> Tensor:
-    return x
-
-
-_REDUCTIONS: dict[Any, Callable[..., Any]] = {
-    np.add: reduce_sum,
-    np.maximum: lambda x, axis=0, keepdims=False: call(np.max, x, axis=axis, keepdims=keepdims),
-    np.minimum: lambda x, axis=0, keepdims=False: call(np.min, x, axis=axis, keepdims=keepdims),
-    np.multiply: lambda x, axis=0, keepdims=False: call(np.prod, x, axis=axis, keepdims=keepdims),
-}
-
-_FUNCTIONS: dict[Any, Callable[..., Any]] = {
-    np.reshape: reshape,
-    np.ravel: lambda x, *_, **__: reshape(x, -1),
-    np.transpose: transpose,
-    np.swapaxes: swapaxes,
-    np.moveaxis: moveaxis,
-    np.squeeze: squeeze,
-    np.expand_dims: expand_dims,
-    np.broadcast_to: broadcast_to,
-    np.take: take,
-    np.concatenate: concatenate,
-    np.stack: stack,
-    np.split: split,
-    np.array_split: split,
-    np.flip: flip,
-    np.tile: tile,
-    np.repeat: repeat,
-    np.pad: pad,
-    np.sum: reduce_sum,
-    np.mean: mean,
-    np.dot: _dot,
-    np.copy: _copy,
-    np.shape: lambda x: x.shape,
-    np.ndim: lambda x: x.ndim,
-    np.size: lambda x: x.size,
-}
+# The class needs these functions, and they need the class.
+from fhe_core.program import arithmetic, layout  # noqa: E402

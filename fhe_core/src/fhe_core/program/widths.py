@@ -277,8 +277,8 @@ _CELL = 8
 def _tabulated(node: Node, source: Node, width: int, reading: Reading) -> Node:
     """The look-up with its tables.
 
-    A level stands for as many values of the accumulator as the rounding merges. Its entry is the mean of the function over
-    them, which is closer to each than the function of the middle one is.
+    A level stands for as many values of the accumulator as the rounding merges. Its entry is the mean of the
+    function over them, which is closer to each than the function of the middle one is.
     """
     rounding = source.attributes if source.op == "round" else {"dropped": 0, "raised": 0}
     dropped = rounding["dropped"] - rounding["raised"]

@@ -275,7 +275,7 @@ def _saturated(
 ) -> Array:
     """``array`` clipped to the calibrated range: functions before the encryption may end where it does."""
     if not array.size:
-        return
+        return array
     least, most = float(array.min()), float(array.max())
     # min and max are NaN if any value is.
     if not (np.isfinite(least) and np.isfinite(most)):

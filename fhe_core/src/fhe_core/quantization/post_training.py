@@ -349,7 +349,10 @@ class Session:
         settings: Settings,
         widths: Mapping[str, int],
     ) -> Any:
-        """What centres each channel of an accumulator whose weights were fitted to a width; else 0."""
+        """What centres each channel of an accumulator whose weights were fitted to a width.
+
+        For others one number, where that saves bits; else 0.
+        """
         for placed in self.placement.ops:
             found = _weighted(placed, [node])
             if found is None or placed.node.name not in widths:
@@ -359,6 +362,11 @@ class Session:
             kept = self._kept(node, settings)
             offsets = channel_offsets(low, high, width=widths[placed.node.name], kept=kept)
             return offsets.reshape([-1 if i == axis else 1 for i in range(len(node.shape))])
+        if node.op in RULES:
+            least, most = self._ranges([node], values, settings)[id(node)]
+            offset = -(least + most) // 2
+            if bits_of(least + offset, most + offset) < bits_of(least, most):
+                return np.full([1] * len(node.shape), offset)
         return 0
 
     def _output_offset(

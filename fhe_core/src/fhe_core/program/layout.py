@@ -1,0 +1,279 @@
+"""Layout of tensors: elements move and do not change. Nodes on integers, replayable calls on floats."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from fhe_core.program.nodes import BATCH, Node, Shape
+from fhe_core.program.rules import RULES
+from fhe_core.program.tensor import Tensor, call, integers, node, refused
+
+
+def recorded(
+    op: str, function: Callable[..., Any], x: Tensor, attributes: dict[str, Any], *arguments: Any
+) -> Tensor:
+    """Record a layout function: a node on integers, a replayable call on floats."""
+    made = call(function, x, *arguments, layout=True)
+    if isinstance(x.value, Node):
+        return node(op, x, shape=made.shape, **attributes)
+    return made
+
+
+def pick(x: Any, key: Any) -> Any:
+    return x[key]
+
+
+def _per_sample(shape: Shape) -> int:
+    return math.prod(n for n in shape if n != BATCH)
+
+
+def resolved_shape(source: Shape, target: Any) -> Shape:
+    """The target of a reshape with -1 filled in, and the batch found where a model spells its size.
+
+    Raises:
+        CompilationError: the batch would be merged with, or split into, other dimensions.
+    """
+    wanted = [int(n) for n in np.atleast_1d(np.asarray(target))]
+    if BATCH not in source:
+        free = math.prod(source) // max(1, math.prod(n for n in wanted if n != -1))
+        return tuple(free if n == -1 else n for n in wanted)
+    size = _per_sample(source)
+    if BATCH in wanted:
+        rest = math.prod(n for n in wanted if n not in (-1, BATCH))
+        filled = [size // max(rest, 1) if n == -1 else n for n in wanted]
+        if wanted.count(BATCH) == 1 and _per_sample(tuple(filled)) == size:
+            return tuple(filled)
+    elif math.prod(n for n in wanted if n != -1) == size and -1 in wanted:
+        return tuple(BATCH if n == -1 else n for n in wanted)
+    elif wanted and math.prod(wanted[1:]) in (size, -size):
+        # A static batch size, spelled out by the exporter.
+        return (BATCH, *wanted[1:])
+    elif wanted and -1 in wanted[1:]:
+        rest = math.prod(n for n in wanted[1:] if n != -1)
+        if rest and size % rest == 0:
+            return (BATCH, *(size // rest if n == -1 else n for n in wanted[1:]))
+    raise refused(
+        f"reshapes {_spell(source)} to {_spell(tuple(wanted))}, which mixes the samples of a batch",
+        "keep the batch as a dimension of its own",
+    )
+
+
+def _spell(shape: Shape) -> str:
+    return "(" + ", ".join("batch" if n == BATCH else str(n) for n in shape) + ")"
+
+
+def reshape(x: Tensor, newshape: Any, **_: Any) -> Tensor:
+    shape = resolved_shape(x.shape, newshape)
+    return x if shape == x.shape else recorded("reshape", np.reshape, x, {"target": shape}, shape)
+
+
+def transpose(x: Tensor, axes: Any = None) -> Tensor:
+    order = tuple(range(x.ndim))[::-1] if axes is None else tuple(int(a) % x.ndim for a in axes)
+    if order == tuple(range(x.ndim)):
+        return x
+    return recorded("transpose", np.transpose, x, {"axes": order}, order)
+
+
+def swapaxes(x: Tensor, axis1: int, axis2: int) -> Tensor:
+    order = list(range(x.ndim))
+    order[axis1], order[axis2] = order[axis2], order[axis1]
+    return transpose(x, order)
+
+
+def moveaxis(x: Tensor, source: Any, destination: Any) -> Tensor:
+    order = np.moveaxis(np.empty(range(x.ndim)), source, destination).shape
+    return transpose(x, order)
+
+
+def squeeze(x: Tensor, axis: Any = None) -> Tensor:
+    axes = [i for i, n in enumerate(x.shape) if n == 1] if axis is None else np.atleast_1d(axis)
+    gone = {int(a) % x.ndim for a in axes}
+    if any(x.shape[a] != 1 for a in gone):
+        raise refused(
+            f"squeezes axes {sorted(gone)} of {_spell(x.shape)}", "squeeze axes of size 1"
+        )
+    return reshape(x, tuple(n for i, n in enumerate(x.shape) if i not in gone))
+
+
+def expand_dims(x: Tensor, axis: Any) -> Tensor:
+    axes = [int(a) for a in np.atleast_1d(axis)]
+    ndim = x.ndim + len(axes)
+    new = {a % ndim for a in axes}
+    rest = iter(x.shape)
+    return reshape(x, tuple(1 if i in new else next(rest) for i in range(ndim)))
+
+
+def broadcast_to(x: Tensor, shape: Any, **_: Any) -> Tensor:
+    wanted = tuple(int(n) for n in np.atleast_1d(np.asarray(shape)))
+    # A static batch size, spelled out by the exporter.
+    if len(wanted) == x.ndim and x.shape and x.shape[0] == BATCH:
+        wanted = (BATCH, *wanted[1:])
+    if wanted == x.shape:
+        return x
+    return recorded("broadcast", np.broadcast_to, x, {"target": wanted}, wanted)
+
+
+def take(x: Any, indices: Any, axis: int | None = None, **_: Any) -> Tensor:
+    if isinstance(indices, Tensor) and not isinstance(x, Tensor):
+        # Entries of a constant vector: a function of each index.
+        values = np.asarray(x)
+        if values.ndim == 1 or axis is None:
+            return call(select, indices, values.reshape(-1))
+    if isinstance(indices, Tensor):
+        raise refused("indexes with an encrypted value", "gather with constant indices")
+    if axis is None:
+        raise refused("takes from a flattened batch", "name the axis")
+    axis = axis % x.ndim
+    not_the_batch(x, axis, "takes from")
+    indices = np.asarray(indices)
+    return recorded("take", gather, x, {"indices": indices, "axis": axis}, indices, axis)
+
+
+def select(indices: Any, values: Any) -> Any:
+    return np.take(values, indices)
+
+
+def gather(x: Any, indices: Any, axis: int) -> Any:
+    return np.take(x, indices, axis=axis)
+
+
+def concatenate(parts: Sequence[Any], axis: int = 0, **_: Any) -> Tensor:
+    tensors = [part for part in parts if isinstance(part, Tensor)]
+    axis = axis % tensors[0].ndim
+    not_the_batch(tensors[0], axis, "concatenates along")
+    if not all(t.dtype.kind in "iub" for t in tensors) or not any(t.is_integer for t in tensors):
+        return call(join, list(parts), axis, layout=True)
+    shape = call(join, tensors, axis, layout=True).shape
+    joined = node("concatenate", *map(integers, tensors), shape=shape, axis=axis)
+    return _interleaved(joined, parts, axis)
+
+
+def _interleaved(joined: Tensor, parts: Sequence[Any], axis: int) -> Tensor:
+    """``joined``, the tensors among ``parts``, with the constants among them in their places.
+
+    They are added to a padding of zeros, which is free.
+    """
+    constants = [np.asarray(part) for part in parts if not isinstance(part, Tensor)]
+    if not constants:
+        return joined
+    first = joined.shape[axis]
+    added = np.concatenate(constants, axis=axis)
+    widths = [(0, 0)] * joined.ndim
+    widths[axis] = (0, added.shape[axis])
+    before = [(0, 0)] * joined.ndim
+    before[axis] = (first, 0)
+    extended = pad(joined, widths) + np.pad(added, before)
+    ends = {True: 0, False: first}
+    places = []
+    for part in parts:
+        encrypted, count = isinstance(part, Tensor), part.shape[axis]
+        places.append(np.arange(ends[encrypted], ends[encrypted] + count))
+        ends[encrypted] += count
+    order = np.concatenate(places)
+    if np.array_equal(order, np.arange(len(order))):
+        return extended
+    return take(extended, order, axis=axis)
+
+
+def join(parts: Any, axis: int) -> Any:
+    return np.concatenate(parts, axis=axis)
+
+
+def stack(parts: Sequence[Any], axis: int = 0, **_: Any) -> Tensor:
+    return concatenate([expand_dims(part, axis) for part in parts], axis=axis)
+
+
+def split(x: Tensor, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
+    axis = axis % x.ndim
+    not_the_batch(x, axis, "splits")
+    length = x.shape[axis]
+    if isinstance(indices_or_sections, (int, np.integer)):
+        step = length // int(indices_or_sections)
+        bounds = list(range(step, length, step))
+    else:
+        bounds = [int(i) for i in indices_or_sections]
+    edges = [0, *bounds, length]
+    before = (slice(None),) * axis
+    return [x[(*before, slice(a, b))] for a, b in itertools.pairwise(edges)]
+
+
+def flip(x: Tensor, axis: Any = None) -> Tensor:
+    axes = {int(a) % x.ndim for a in (range(1, x.ndim) if axis is None else np.atleast_1d(axis))}
+    for a in sorted(axes):
+        x = take(x, np.arange(x.shape[a])[::-1], axis=a)
+    return x
+
+
+def tile(x: Tensor, reps: Any) -> Tensor:
+    repeats = [int(r) for r in np.atleast_1d(reps)]
+    repeats = [1] * (x.ndim - len(repeats)) + repeats
+    for axis, repeat in enumerate(repeats):
+        if repeat != 1:
+            x = take(x, np.tile(np.arange(x.shape[axis]), repeat), axis=axis)
+    return x
+
+
+def repeat(x: Tensor, repeats: int, axis: int) -> Tensor:
+    return take(x, np.repeat(np.arange(x.shape[axis]), repeats), axis=axis)
+
+
+def pad(
+    x: Tensor, pad_width: Any, mode: str = "constant", constant_values: Any = 0, **_: Any
+) -> Tensor:
+    widths = tuple(
+        (int(before), int(after)) for before, after in np.broadcast_to(pad_width, (x.ndim, 2))
+    )
+    if mode != "constant":
+        keywords: dict[str, Any] = {"mode": mode}
+        for axis, width in enumerate(widths):
+            if any(width):
+                x = take(x, np.pad(np.arange(x.shape[axis]), width, **keywords), axis=axis)
+        return x
+    value = np.asarray(constant_values)
+    made: Tensor = call(padded, x, widths, value, layout=True)
+    if isinstance(x.value, Node) and value.dtype.kind in "iub":
+        return node("pad", x, shape=made.shape, widths=widths, value=value.astype(np.int64))
+    return made
+
+
+def padded(x: Any, widths: Any, value: Any) -> Any:
+    return RULES["pad"].evaluate([x], {"widths": widths, "value": np.asarray(value)}, 0)
+
+
+def not_the_batch(x: Tensor, axis: int, verb: str) -> None:
+    if x.shape[axis] == BATCH:
+        raise refused(f"{verb} the batch dimension", "samples of a batch must stay independent")
+
+
+def _copy(x: Tensor, *_: Any, **__: Any) -> Tensor:
+    return x
+
+
+FUNCTIONS: dict[Any, Callable[..., Any]] = {
+    np.reshape: reshape,
+    np.ravel: lambda x, *_, **__: reshape(x, -1),
+    np.transpose: transpose,
+    np.swapaxes: swapaxes,
+    np.moveaxis: moveaxis,
+    np.squeeze: squeeze,
+    np.expand_dims: expand_dims,
+    np.broadcast_to: broadcast_to,
+    np.take: take,
+    np.concatenate: concatenate,
+    np.stack: stack,
+    np.split: split,
+    np.array_split: split,
+    np.flip: flip,
+    np.tile: tile,
+    np.repeat: repeat,
+    np.pad: pad,
+    np.copy: _copy,
+    np.shape: lambda x: x.shape,
+    np.ndim: lambda x: x.ndim,
+    np.size: lambda x: x.size,
+}

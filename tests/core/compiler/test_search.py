@@ -1,0 +1,160 @@
+"""``n_bits="auto"`` finds the cheapest circuit within tolerance, or says how close it came."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fhe_core.compiler import search
+from fhe_core.quantization.module import QuantizedModule
+from numpy.typing import NDArray
+
+import fhe_core
+from tests.core.quantization.building import model
+
+from .nets import mlp, samples
+
+pytest.importorskip("concrete.fhe", reason="needs fhe-core[concrete]")
+
+Array = NDArray[Any]
+
+
+def accuracy(outputs: Array, labels: Array) -> float:
+    return float((outputs.argmax(axis=1) == labels).mean())
+
+
+@pytest.fixture(scope="module")
+def digits(models: Path) -> dict[str, Array]:
+    with np.load(models / "mlp_digits.npz") as data:
+        return dict(data)
+
+
+@pytest.fixture
+def _few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search through few candidates: the laws hold of any grid."""
+    monkeypatch.setattr(search, "WIDTHS", (3, 6))
+    monkeypatch.setattr(search, "ROUNDINGS", (2, 4, 6))
+
+
+@pytest.fixture(scope="module")
+def found(models: Path, digits: dict[str, Array]) -> QuantizedModule:
+    return fhe_core.compile(models / "mlp_digits.onnx", digits["x_calib"], labels=digits["y_calib"])
+
+
+def test_the_result_is_within_tolerance_on_data_that_the_search_never_saw(
+    found: QuantizedModule, models: Path, digits: dict[str, Array]
+) -> None:
+    """To 0.01 on 540 test images: the tolerance of 0.005 is about the mean over all such images."""
+    net = fhe_core.NumpyModule(models / "mlp_digits.onnx")
+    goal = accuracy(net(digits["x_test"]), digits["y_test"])
+    scores = [
+        accuracy(found.forward(digits["x_test"], fhe="simulate", seed=seed), digits["y_test"])
+        for seed in range(5)
+    ]
+    assert np.mean(scores) >= goal - 0.01
+
+
+def test_nothing_that_was_looked_at_is_cheaper_and_as_good(found: QuantizedModule) -> None:
+    """Of the candidates that were priced, those within tolerance on all checks cost no less."""
+    assert found.search
+    priced = [row.cost.complexity for row in found.search if row.cost]
+    assert found.cost.complexity in priced
+    assert found.cost.complexity < max(priced)
+
+
+def test_the_plan_compiles_again_without_a_search(
+    found: QuantizedModule, models: Path, digits: dict[str, Array], tmp_path: Path
+) -> None:
+    file = tmp_path / "plan.json"
+    file.write_text(found.plan.to_json())
+    for plan in (found.plan, file):
+        again = fhe_core.compile(models / "mlp_digits.onnx", digits["x_calib"], plan=plan)
+        assert not again.search
+        assert again.cost == found.cost
+        assert again.plan.to_json() == found.plan.to_json()
+        np.testing.assert_array_equal(again(digits["x_test"]), found(digits["x_test"]))
+        np.testing.assert_array_equal(
+            again.forward(digits["x_test"], fhe="simulate", seed=3),
+            found.forward(digits["x_test"], fhe="simulate", seed=3),
+        )
+
+
+@pytest.mark.usefixtures("_few")
+def test_a_search_is_reproducible_by_its_seed() -> None:
+    x = samples(4)
+    one, two = (fhe_core.compile(mlp(), x, tolerance=0.05, seed=3) for _ in range(2))
+    assert one.plan.to_json() == two.plan.to_json()
+    assert one.cost == two.cost
+    assert one.search == two.search
+
+
+@pytest.mark.usefixtures("_few")
+def test_a_greater_tolerance_never_costs_more() -> None:
+    x = samples(4)
+    costs = [fhe_core.compile(mlp(), x, tolerance=t).cost.complexity for t in (0.1, 0.3)]
+    assert costs == sorted(costs, reverse=True)
+
+
+@pytest.mark.usefixtures("_few")
+def test_the_score_is_what_the_caller_says() -> None:
+    """Higher is better, and it is given the outputs and what is expected of them."""
+    x, calls = samples(4), []
+
+    def closeness(outputs: Array, expected: Array) -> float:
+        calls.append((outputs.shape, expected.shape))
+        return -float(np.abs(outputs - expected).mean())
+
+    loose, tight = (
+        fhe_core.compile(mlp(), x, score=closeness, tolerance=tolerance)
+        for tolerance in (1.0, 0.25)
+    )
+    assert all(outputs == expected for outputs, expected in calls)
+    assert tight.cost.complexity > loose.cost.complexity
+    goal = fhe_core.NumpyModule(mlp())(x)
+    # The search checked on half of these samples.
+    assert np.abs(tight.forward(x, fhe="simulate") - goal).mean() < 0.3
+
+
+@pytest.mark.usefixtures("_few")
+def test_an_impossible_tolerance_says_how_close_the_search_came() -> None:
+    """No integers equal real numbers: only the float model scores 1 here."""
+    net = model(
+        "h = MatMul(x, w)\n y = Exp(h)", {"x": ("N", 2)}, constants={"w": np.float32([[1], [2]])}
+    )
+    with pytest.raises(fhe_core.CompilationError) as caught:
+        fhe_core.compile(
+            net,
+            samples(2),
+            score=lambda outputs, expected: 1 - float(np.abs(outputs - expected).sum()),
+            tolerance=0,
+        )
+    assert "at least 1.0000" in str(caught.value.expected)
+    assert float(str(caught.value.got).split()[0]) < 1
+    assert "larger tolerance" in str(caught.value.fix)
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem"),
+    [
+        (np.zeros(199, int), "do not belong together"),
+        (3, "do not belong together"),
+        (np.full(200, np.nan), "NaN"),
+    ],
+    ids=["too-few", "a-number", "NaN"],
+)
+def test_labels_that_do_not_fit_are_refused(labels: Any, problem: str) -> None:
+    with pytest.raises(fhe_core.CalibrationError, match=problem):
+        fhe_core.compile(mlp(), samples(4), labels=labels)
+
+
+@pytest.mark.parametrize("tolerance", [-0.1, "1%", True])
+def test_tolerances_that_are_no_share_are_refused(tolerance: Any) -> None:
+    with pytest.raises(fhe_core.PlanError, match="tolerance cannot be"):
+        fhe_core.compile(mlp(), samples(4), tolerance=tolerance)
+
+
+def test_other_words_than_auto_are_refused() -> None:
+    with pytest.raises(fhe_core.PlanError, match=r"n_bits cannot be 'best'.*Use n_bits='auto'"):
+        fhe_core.compile(mlp(), samples(4), n_bits="best")
