@@ -18,11 +18,6 @@ CLASSIFIED = {"label": TensorProto.STRING, "scores": FLOAT}
 TRANSFORMS = ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO")
 
 
-INTEGER_INPUTS = pytest.mark.xfail(
-    reason="the core looks for infinity among integer inputs", raises=OverflowError, strict=True
-)
-
-
 @pytest.fixture
 def x() -> Any:
     return np.random.default_rng(0).normal(size=(400, 4)).astype(np.float32)
@@ -165,7 +160,6 @@ def test_preparation_runs_before_encryption(x: Any, node: Any) -> None:
     assert len(qm.program.lookups) == 0
 
 
-@INTEGER_INPUTS
 def test_integers_are_imputed_before_encryption() -> None:
     x = np.random.default_rng(0).integers(-3, 4, (300, 4))
     nodes = [
@@ -177,7 +171,6 @@ def test_integers_are_imputed_before_encryption() -> None:
     assert_classified_alike(got, expected)
 
 
-@INTEGER_INPUTS
 def test_integers_are_binarized_before_encryption() -> None:
     x = np.random.default_rng(0).integers(-3, 4, (300, 4))
     nodes = [

@@ -213,7 +213,7 @@ def networks() -> Iterator[tuple[str, nn.Module, tuple[int, ...]]]:
         ("product", lambda x: (x[:, :2] * torch.sigmoid(x[:, 2:])).flatten(1), 128),
         ("pixel shuffle", lambda x: nn.functional.pixel_shuffle(x, 2).flatten(1), 256),
     ):
-        net = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), Do(move), nn.Linear(size, 4))  # type: ignore[arg-type]
+        net = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), Do(move), nn.Linear(size, 4))
         yield name, net, image
 
 

@@ -14,7 +14,7 @@ Array = NDArray[Any]
 
 WEIGHTS = {"w": normal(4, 6, seed=1), "b": normal(6, seed=2), "v": normal(6, 3, seed=3)}
 #: Few bits, roundings, the least of real encryption.
-FAST = {"n_bits": 3, "rounding": 3}
+FAST: dict[str, Any] = {"n_bits": 3, "rounding": 3}
 
 
 def samples(*shape: int) -> Array:

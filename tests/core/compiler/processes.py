@@ -46,7 +46,8 @@ def started(
 def ended(process: subprocess.Popen[str], last_words: str = "") -> None:
     """Wait until the process is done, without complaint."""
     _, complaints = process.communicate(last_words, timeout=120)
-    assert (process.returncode, complaints) == (0, "")
+    assert process.returncode == 0, complaints
+    assert not complaints, complaints
 
 
 def run(code: str, folder: Path, *, blocked: tuple[str, ...] = ()) -> None:

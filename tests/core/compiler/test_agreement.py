@@ -13,8 +13,8 @@ import fhe_core
 
 from .nets import FAST, client_sided, cnn, mlp, samples
 
-EXACT = {"n_bits": 2, "rounding": 2, "rounding_method": "exact"}
-UNROUNDED = {"n_bits": 2, "rounding": 16}
+EXACT: dict[str, Any] = {"n_bits": 2, "rounding": 2, "rounding_method": "exact"}
+UNROUNDED: dict[str, Any] = {"n_bits": 2, "rounding": 16}
 CASES = [
     pytest.param(mlp, (4,), UNROUNDED, id="unrounded"),
     pytest.param(client_sided, (4,), {**EXACT, **FAST}, id="client-sided"),

@@ -121,7 +121,9 @@ def test_the_score_is_what_the_caller_says() -> None:
 def test_an_impossible_tolerance_says_how_close_the_search_came() -> None:
     """No integers equal real numbers: only the float model scores 1 here."""
     net = model(
-        "h = MatMul(x, w)\n y = Exp(h)", {"x": ("N", 2)}, constants={"w": np.float32([[1], [2]])}
+        "h = MatMul(x, w)\n y = Exp(h)",
+        {"x": ("N", 2)},
+        constants={"w": np.array([[1], [2]], np.float32)},
     )
     with pytest.raises(fhe_core.CompilationError) as caught:
         fhe_core.compile(

@@ -43,7 +43,7 @@ def rounded(source: Node, kept: int, *, exact: bool) -> Node:
     return node
 
 
-def looked_up(source: Node, tables: Sequence[Sequence[int]] | Array) -> Node:
+def looked_up(source: Node, tables: Any) -> Node:
     """``source``, which has its width, replaced by entries: of one table, or one a column."""
     entries = np.asarray(tables)
     count, length = entries.shape

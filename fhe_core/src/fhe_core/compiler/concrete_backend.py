@@ -186,7 +186,7 @@ def _function(
                 made = next(supplied)
                 marked[made.computation] = _range(node)
             else:
-                sources = [values[id(source)] for source in node.inputs]
+                sources = [_source(values[id(n)], n, node, marked) for n in node.inputs]
                 made = _EMITTERS[node.op](fhe, node, sources)
                 _mark(made, sources, node, marked)
             values[id(node)] = made
@@ -200,6 +200,20 @@ def _function(
     return scope[FUNCTION], marked
 
 
+#: Operations that move elements: Concrete wants one type before and after.
+_LAYOUT = {"reshape", "transpose", "broadcast", "index", "take", "concatenate", "pad"}
+
+
+def _source(value: Any, source: Node, node: Node, marked: dict[Any, Any]) -> Any:
+    """What ``node`` reads of ``source``: as it is, or in the signedness of what it moves it to."""
+    if node.op not in _LAYOUT or source.signed == node.signed:
+        return value
+    # An encoding is modular, so adding nothing converts it.
+    converted = value + np.int64(0)
+    marked[converted.computation] = _range(node)
+    return converted
+
+
 def _mark(made: Any, sources: Sequence[Any], node: Node, marked: dict[Any, Any]) -> None:
     """Give every traced node between the sources and the result the range of the result."""
     known = {id(source.computation) for source in sources}
@@ -209,8 +223,13 @@ def _mark(made: Any, sources: Sequence[Any], node: Node, marked: dict[Any, Any])
         computation = tracer.computation
         if id(computation) in known or computation in marked:
             continue
-        if computation.operation.value != "constant":
-            low, high = _range(node)
+        low, high = _range(node)
+        if computation.operation.value == "constant":
+            # A wider constant in a sum would widen the sum, though it is only added modulo 2^(k + 1).
+            value = np.asarray(computation())
+            ends = np.clip((value.min(initial=0), value.max(initial=0)), low, high)
+            marked[computation] = (int(ends[0]), int(ends[1]))
+        else:
             if node.op == "round":
                 low, high = _range(node.inputs[0])
                 dropped = node.attributes["dropped"]
@@ -236,6 +255,12 @@ def _shape_of(node: Node) -> tuple[int, ...]:
     return _sample_shape(node)
 
 
+def _emit_shift(fhe: Any, node: Node, sources: Sequence[Any]) -> Any:
+    # Modulo 2^(k + 1), as the circuit computes: the padding bit is one of the k + 1 bits.
+    half = 1 << node.width
+    return sources[0] + ((_constant(node.attributes["offset"]) + half) % (2 * half) - half)
+
+
 def _emit_matmul(fhe: Any, node: Node, sources: Sequence[Any]) -> Any:
     weights = _constant(node.attributes["weights"])
     return weights @ sources[0] if node.attributes["left"] else sources[0] @ weights
@@ -258,6 +283,8 @@ def _emit_pad(fhe: Any, node: Node, sources: Sequence[Any]) -> Any:
     inside = tuple(slice(b, b + n) for n, (b, _) in zip(source, widths, strict=True))
     padded = fhe.zeros(shape)
     padded[inside] = sources[0]
+    # Assignment makes a new tracer, which Concrete follows to from the old one by itself, and marks do not.
+    padded = padded.last_version
     border = np.broadcast_to(_constant(node.attributes["value"]), shape).copy()
     border[inside] = 0
     return padded + border if border.any() else padded
@@ -328,7 +355,7 @@ _EMITTERS: dict[str, Callable[[Any, Node, Sequence[Any]], Any]] = {
     "add": lambda fhe, node, sources: sources[0] + sources[1],
     "subtract": lambda fhe, node, sources: sources[0] - sources[1],
     "negative": lambda fhe, node, sources: -sources[0],
-    "shift": lambda fhe, node, sources: sources[0] + _constant(node.attributes["offset"]),
+    "shift": _emit_shift,
     "scale": lambda fhe, node, sources: sources[0] * _constant(node.attributes["factor"]),
     "matmul": _emit_matmul,
     "conv": _emit_conv,

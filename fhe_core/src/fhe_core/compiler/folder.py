@@ -56,13 +56,11 @@ def digest_of(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes]) -> None:
-    """Write all files beside the folder, then rename: nobody sees half of them.
-
-    A folder written before is moved away first and back if anything fails.
+def check_place(path: str | os.PathLike[str]) -> Path:
+    """Where ``write_folder`` would write, links followed.
 
     Raises:
-        ArtifactError: the place holds something that this package did not write, or cannot be written.
+        ArtifactError: the place holds something that this package did not write.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not _replaceable(target):
@@ -71,6 +69,18 @@ def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes]) -> No
             expected="a new or empty folder, or one saved before",
             fix="choose another folder, or remove that one",
         )
+    return target
+
+
+def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes]) -> None:
+    """Write all files beside the folder, then rename: nobody sees half of them.
+
+    A folder written before is moved away first, and back if anything fails.
+
+    Raises:
+        ArtifactError: see ``check_place``; or the place cannot be written.
+    """
+    target = check_place(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as beside:

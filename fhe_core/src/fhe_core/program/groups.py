@@ -70,15 +70,21 @@ def _materialize(call: Call) -> Node:
         names = sorted({_name(root) for root in starts})
         raise CompilationError(
             "a float computation starts from several encrypted tensors, and a table look-up has one input",
-            where=_where(call),
+            where=_where(_joining(call)),
             expected="can_fuse() that is True only for functions of one integer tensor",
             got=f"a function of {', '.join(names)}",
             fix="return False from can_fuse there, and compute on prepared_inputs[i].qvalues in q_impl",
         )
     (root,) = nodes
     index = source_index(call)
-    check_univariate(call, root, index)
+    check_univariate(call, root)
     return _lookup(call, root, index)
+
+
+def _joining(call: Call) -> Call:
+    """The first call, of those behind ``call``, that starts from several values."""
+    behind = [value for value in ordered([call], stop_at_nodes=True) if isinstance(value, Call)]
+    return next(value for value in behind if len(roots(value)) > 1)
 
 
 def _name(root: Node | HostInput) -> str:
@@ -88,7 +94,6 @@ def _name(root: Node | HostInput) -> str:
 
 
 def _where(call: Call) -> Any:
-    # A quantizer's calls come last: the place to name is where the arithmetic was written.
     return call.origin.where if call.origin else None
 
 
@@ -145,6 +150,11 @@ def source_index(call: Value) -> NDArray[np.int64]:
         CompilationError: an element depends on several, or a function changes shapes in a way that no
             layout function explains.
     """
+    return _source_indices(call)[id(call)]
+
+
+def _source_indices(call: Value) -> dict[int, NDArray[np.int64]]:
+    """The source index of ``call`` and of everything behind it, by ``id``."""
     known: dict[int, NDArray[np.int64]] = {}
     for value in ordered([call], stop_at_nodes=True):
         shape = tuple(1 if n == BATCH else n for n in value.shape)
@@ -154,7 +164,7 @@ def source_index(call: Value) -> NDArray[np.int64]:
             known[id(value)] = _laid_out(value, known)
         else:
             known[id(value)] = _elementwise(value, shape, known)
-    return known[id(call)]
+    return known
 
 
 def _laid_out(value: Call, known: dict[int, NDArray[np.int64]]) -> NDArray[np.int64]:
@@ -214,67 +224,61 @@ def _mixes(value: Call) -> CompilationError:
 # -- the check by perturbation
 
 
-def check_univariate(call: Call, root: Node, index: NDArray[np.int64]) -> None:
+def check_univariate(call: Call, root: Node) -> None:
     """Change single elements of the root: only the results that come from them may move.
+
+    All calls behind ``call`` are looked at, because what they do may not show any more in integers; the
+    first that mixes elements, or samples of a batch, is named.
 
     Raises:
         CompilationError: another result moved.
     """
     rng = np.random.default_rng(_SEED)
     shape = tuple(1 if n == BATCH else n for n in root.shape)
-    low = np.broadcast_to(root.low, shape)
-    high = np.broadcast_to(root.high, shape)
-    size = low.size
-    if not size:
+    low, high = (np.broadcast_to(bound, shape).reshape(-1) for bound in (root.low, root.high))
+    if not low.size or BATCH not in root.shape:
         return
-    chosen = rng.choice(size, min(size, _PERTURBED_ELEMENTS), replace=False)
+    chosen = rng.choice(low.size, min(low.size, _PERTURBED_ELEMENTS), replace=False)
     rows = len(chosen) + 1
-    base = rng.integers(low, high + 1)
-    values = np.repeat(base.reshape(1, -1), rows, axis=0)
-    fresh = rng.integers(low, high + 1).reshape(-1)
-    fresh = np.where(
-        fresh == base.reshape(-1),
-        np.where(fresh > low.reshape(-1), low.reshape(-1), high.reshape(-1)),
-        fresh,
-    )
+    base, fresh = rng.integers(low, high + 1), rng.integers(low, high + 1)
+    fresh = np.where(fresh == base, np.where(fresh > low, low, high), fresh)
+    values = np.repeat(base[None], rows, axis=0)
     values[np.arange(1, rows), chosen] = fresh[chosen]
-    batch_axis = root.shape.index(BATCH) if BATCH in root.shape else None
-    if batch_axis is None:
-        return
-    stacked = np.moveaxis(values.reshape(rows, *_without(shape, batch_axis)), 0, batch_axis)
-    results = np.asarray(evaluate(call, {id(root): stacked}, rows))
-    out_axis = call.shape.index(BATCH)
-    flat = np.moveaxis(results, out_axis, 0).reshape(rows, -1)
-    sources = np.moveaxis(index, out_axis, 0).reshape(-1)
-    moved = flat[1:] != flat[0]
-    # NaN differs from itself; tables refuse it later, with a better message.
-    moved &= ~((flat[1:] != flat[1:]) & (flat[0] != flat[0]))
-    wrong = moved & (sources[None, :] != chosen[:, None])
-    if wrong.any():
-        mixing = [
-            v for v in ordered([call], stop_at_nodes=True) if isinstance(v, Call) and not v.layout
-        ]
-        raise _mixes(_culprit(mixing, root, stacked, rows, chosen))
+    together = {id(root): _as_batch(values, root.shape)}
+    alone = {id(root): _as_batch(values[:1], root.shape)}
+    evaluate(call, together, rows)
+    evaluate(call, alone, 1)
+    indices = _source_indices(call)
+    for value in ordered([call], stop_at_nodes=True):
+        if not isinstance(value, Call) or value.layout:
+            continue
+        if BATCH not in value.shape:
+            raise _mixes(value)
+        flat = _by_sample(together[id(value)], value.shape)
+        sources = _by_sample(indices[id(value)], value.shape)
+        still = _same(flat[1:], flat[:1]) | (sources == chosen[:, None])
+        if not (still.all() and _same(flat[:1], _by_sample(alone[id(value)], value.shape)).all()):
+            raise _mixes(value)
 
 
-def _without(shape: Shape, axis: int) -> Shape:
-    return shape[:axis] + shape[axis + 1 :]
+def _as_batch(rows: NDArray[Any], shape: Shape) -> NDArray[Any]:
+    """Rows of one sample each, as an array of ``shape``."""
+    axis = shape.index(BATCH)
+    return np.moveaxis(rows.reshape(len(rows), *shape[:axis], *shape[axis + 1 :]), 0, axis)
 
 
-def _culprit(
-    candidates: list[Call], root: Node, stacked: Any, rows: int, chosen: NDArray[np.int64]
-) -> Call:
-    """The first call whose own results mix elements, to name its op in the error."""
-    for candidate in candidates:
-        index = source_index(candidate)
-        results = np.asarray(evaluate(candidate, {id(root): stacked}, rows))
-        axis = candidate.shape.index(BATCH)
-        flat = np.moveaxis(results, axis, 0).reshape(rows, -1)
-        sources = np.moveaxis(index, axis, 0).reshape(-1)
-        moved = (flat[1:] != flat[0]) & (flat[1:] == flat[1:])
-        if (moved & (sources[None, :] != chosen[:, None])).any():
-            return candidate
-    return candidates[-1]
+def _by_sample(array: Any, shape: Shape) -> NDArray[Any]:
+    """An array of ``shape`` as rows of one sample each."""
+    axis = shape.index(BATCH)
+    return np.moveaxis(np.asarray(array), axis, 0).reshape(np.shape(array)[axis], -1)
+
+
+def _same(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.bool_]:
+    """Equal but for the last digits, which vectorized loops may compute in other ways at their ends."""
+    if a.dtype.kind not in "fc":
+        return np.asarray(a == b)
+    size = np.abs(np.where(np.isfinite(b), b, 0)).max(initial=0)
+    return np.isclose(a, b, rtol=1e-6, atol=1e-6 * size, equal_nan=True)
 
 
 # -- the look-up

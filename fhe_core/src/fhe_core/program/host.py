@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fhe_core.errors import ArtifactError, CompilationError
 from fhe_core.program import layout
 from fhe_core.program import tensor as t
-from fhe_core.program.groups import check_univariate, source_index
+from fhe_core.program.groups import check_univariate
 from fhe_core.program.nodes import (
     BATCH,
     Call,
@@ -306,7 +306,7 @@ def _table(value: Call, levels: Callable[[Node], NDArray[np.int64]] | None) -> C
             fix="write the implementation with NumPy functions of whole arrays "
             "(numpy.where, not boolean masks or out=)",
         )
-    check_univariate(value, root, source_index(value))
+    check_univariate(value, root)
     all_levels = levels(root)
     axis = root.shape.index(BATCH)
     shape = tuple(len(all_levels) if n == BATCH else n for n in root.shape)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fhe_core.program.nodes import BATCH, Node, Shape
+from fhe_core.program.nodes import BATCH, Node, Shape, is_batch
 from fhe_core.program.rules import RULES
 from fhe_core.program.tensor import Tensor, call, integers, node, refused
 
@@ -43,20 +43,15 @@ def resolved_shape(source: Shape, target: Any) -> Shape:
         free = math.prod(source) // max(1, math.prod(n for n in wanted if n != -1))
         return tuple(free if n == -1 else n for n in wanted)
     size = _per_sample(source)
-    if BATCH in wanted:
-        rest = math.prod(n for n in wanted if n not in (-1, BATCH))
-        filled = [size // max(rest, 1) if n == -1 else n for n in wanted]
-        if wanted.count(BATCH) == 1 and _per_sample(tuple(filled)) == size:
+    # A static batch size may be spelled out by the exporter.
+    spelled = [BATCH, *wanted[1:]] if wanted and is_batch(wanted[0]) else wanted
+    if BATCH in spelled:
+        rest = math.prod(n for n in spelled if n not in (-1, BATCH))
+        filled = [size // max(rest, 1) if n == -1 else n for n in spelled]
+        if spelled.count(BATCH) == 1 and _per_sample(tuple(filled)) == size:
             return tuple(filled)
-    elif math.prod(n for n in wanted if n != -1) == size and -1 in wanted:
+    if math.prod(n for n in wanted if n != -1) == size and -1 in wanted:
         return tuple(BATCH if n == -1 else n for n in wanted)
-    elif wanted and math.prod(wanted[1:]) in (size, -size):
-        # A static batch size, spelled out by the exporter.
-        return (BATCH, *wanted[1:])
-    elif wanted and -1 in wanted[1:]:
-        rest = math.prod(n for n in wanted[1:] if n != -1)
-        if rest and size % rest == 0:
-            return (BATCH, *(size // rest if n == -1 else n for n in wanted[1:]))
     raise refused(
         f"reshapes {_spell(source)} to {_spell(tuple(wanted))}, which mixes the samples of a batch",
         "keep the batch as a dimension of its own",
@@ -110,8 +105,7 @@ def expand_dims(x: Tensor, axis: Any) -> Tensor:
 
 def broadcast_to(x: Tensor, shape: Any, **_: Any) -> Tensor:
     wanted = tuple(int(n) for n in np.atleast_1d(np.asarray(shape)))
-    # A static batch size, spelled out by the exporter.
-    if len(wanted) == x.ndim and x.shape and x.shape[0] == BATCH:
+    if len(wanted) == x.ndim and x.shape and x.shape[0] == BATCH and is_batch(wanted[0]):
         wanted = (BATCH, *wanted[1:])
     if wanted == x.shape:
         return x

@@ -54,6 +54,24 @@ def current_origin() -> Origin | None:
     return _origin.get()
 
 
+_static_batch: ContextVar[int | None] = ContextVar("fhe_core_static_batch", default=None)
+
+
+@contextlib.contextmanager
+def exported_for(batch: int | None) -> Iterator[None]:
+    """While the body is recorded, ``batch`` in a shape that the model spells out means the batch size."""
+    token = _static_batch.set(batch)
+    try:
+        yield
+    finally:
+        _static_batch.reset(token)
+
+
+def is_batch(size: int) -> bool:
+    """Whether a leading dimension that the model spells out is the batch."""
+    return size == BATCH or size == _static_batch.get()
+
+
 @dataclass(eq=False)
 class Node:
     """One integer tensor of the program.

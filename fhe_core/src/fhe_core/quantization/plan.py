@@ -174,6 +174,14 @@ class Plan:
                 fix="write it again with this version of fhe-core",
             )
         kinds = {"tensors": TensorPlan, "weights": WeightPlan, "accumulators": AccumulatorPlan}
+        for part in ("settings", *kinds):
+            if not isinstance(document.get(part, {}), dict):
+                raise PlanError(
+                    f"{part} of the plan is not understood",
+                    expected="an object with an entry for each name",
+                    got=type(document[part]).__name__,
+                    fix="write the plan with plan.to_json()",
+                )
         parts = {
             part: {
                 name: _entry(kind, part, name, row) for name, row in document.get(part, {}).items()

@@ -510,7 +510,8 @@ def _linear_outputs(recorded: Recorded, nodes: Iterable[Node]) -> dict[str, Node
 def _after_decryption(placement: Placement, recorded: Recorded) -> set[str]:
     """Nodes that run on the client: no look-up and no output accumulator comes after them."""
     nodes = Program.of(recorded.integers).nodes
-    origins = {node.origin.where.node for node in nodes if node.origin}
+    recorded_by = [node.origin for node in nodes if node.origin]
+    origins = {name for origin in recorded_by for name in (origin.where.node, origin.output)}
     late: set[str] = set()
     needed = set(placement.graph.output_names)
     for placed in reversed(placement.ops):
@@ -518,7 +519,7 @@ def _after_decryption(placement: Placement, recorded: Recorded) -> set[str]:
         if not writes & needed:
             continue
         users = {use.node.name for name in writes for use, _ in placement.consumers.get(name, ())}
-        if placed.node.name in origins or not users <= late:
+        if {placed.node.name, *writes} & origins or not users <= late:
             continue
         late.add(placed.node.name)
         needed |= set(placed.variable)

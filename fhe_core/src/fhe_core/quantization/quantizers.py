@@ -53,6 +53,9 @@ class QuantizationOptions:
     signed: bool = False
     symmetric: bool = False
 
+    def __post_init__(self) -> None:
+        check_bits(self.n_bits, "a quantizer")
+
 
 @dataclass(frozen=True)
 class QuantizationStats:

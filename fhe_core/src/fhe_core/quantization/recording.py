@@ -8,11 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from fhe_core.errors import CompilationError, FheError, Where
-from fhe_core.program.nodes import BATCH, HostInput, Node, Origin, Value, recording, roots
+from fhe_core.program.nodes import (
+    BATCH,
+    HostInput,
+    Node,
+    Origin,
+    Value,
+    exported_for,
+    recording,
+    roots,
+)
 from fhe_core.program.program import Program
 from fhe_core.program.tensor import Tensor
 from fhe_core.program.widths import free_name
 from fhe_core.quantization.array import QuantizedArray
+from fhe_core.quantization.calibration import static_batch
 from fhe_core.quantization.op import QuantizedOp
 from fhe_core.quantization.placement import PlacedOp, Placement
 from fhe_core.quantization.plan import Plan
@@ -45,6 +55,13 @@ def record(
     Raises:
         CompilationError: an op mixes elements where it said that it would not, or fails.
     """
+    with exported_for(static_batch(placement.graph)):
+        return _record(placement, plan, encrypted, client_side)
+
+
+def _record(
+    placement: Placement, plan: Plan, encrypted: frozenset[str], client_side: str
+) -> Recorded:
     values: dict[str, QuantizedArray] = {}
     for info in placement.graph.inputs:
         shape = (BATCH, *(n for n in (info.shape or ())[1:] if isinstance(n, int)))

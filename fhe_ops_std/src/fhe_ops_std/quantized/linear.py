@@ -41,18 +41,21 @@ def product(a: QuantizedArray, b: QuantizedArray, left: bool = False) -> Any:
     scale = a.quantizer.scale * b.quantizer.scale
     if left:
         weights = a.qvalues - zero_a
-        accumulator, offset = weights @ b.qvalues, weights @ _zeros(b)
+        accumulator, offset = weights @ b.qvalues, weights @ _zeros(b, min(2, len(b.shape)))
     elif isinstance(b.qvalues, np.ndarray):
         weights = b.qvalues - zero_b
-        accumulator, offset = a.qvalues @ weights, _zeros(a) @ weights
+        accumulator, offset = a.qvalues @ weights, _zeros(a, 1) @ weights
     else:
         accumulator, offset = (a.qvalues - zero_a) @ (b.qvalues - zero_b), 0
     return (accumulator.astype(np.float64) - offset) * scale
 
 
-def _zeros(array: QuantizedArray) -> Any:
-    """What stands for zero in each element of one sample."""
-    return np.broadcast_to(array.quantizer.zero_point, (1, *array.shape[1:]))
+def _zeros(array: QuantizedArray, place: int) -> Any:
+    """What stands for zero, all along the axis that a product sums over, the ``place``-th from the end."""
+    zero_point = array.quantizer.zero_point
+    along = [1] * len(array.shape)
+    along[-place] = array.shape[-place]
+    return np.broadcast_to(zero_point, np.broadcast_shapes(np.shape(zero_point), tuple(along)))
 
 
 class QuantizedGemm(QuantizedOp):
