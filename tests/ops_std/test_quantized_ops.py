@@ -325,13 +325,14 @@ def layout() -> Iterator[tuple[str, Case]]:
     nine = "y = Pad <pads = [0, 0, 1, 1, 0, 0, 1, 1], value = 0.5> (x)"
     yield "Pad opset 9", Case(nine, {}, IMAGE, opset=9, slack=0.02)
     first, last = {"w": normal(1, 2, 6, 6)}, {"v": normal(1, 1, 6, 6, seed=1)}
-    for name, constants, joined in (
+    around: Any
+    for name, around, joined in (
         ("before", first, "w, x"),
         ("after", first, "x, w"),
         ("around", {**first, **last}, "w, x, v"),
     ):
         nodes = f"y = Concat <axis = 1> ({joined})"
-        yield f"Concat constants {name}", Case(nodes, constants, IMAGE, slack=0.02, batch=1)
+        yield f"Concat constants {name}", Case(nodes, around, IMAGE, slack=0.02, batch=1)
     # Two parts, each quantized; nothing more to join them in another order.
     parts = "a, b = Split <axis = 1{0} \n y = Concat <axis = 1> (b, a)"
     yield "Split", Case(parts.format("> (x, s)"), {"s": [1, 3]}, IMAGE, lookups=2, slack=0.02)
@@ -439,6 +440,7 @@ def test_on_ordinary_arrays_it_computes_without_a_graph_or_a_plan(name: str) -> 
     (node,) = graph.nodes
     spec = fhe_core.get_registry().resolve(node.op_type, node.domain, opset=node.opset)
     constants = {i: graph.constants[n] for i, n in enumerate(node.inputs) if n in graph.constants}
+    assert spec.quantized is not None
     op = spec.quantized(
         8,
         node.name,

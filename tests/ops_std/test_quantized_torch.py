@@ -21,7 +21,7 @@ SAMPLES = 200
 
 def exported(net: nn.Module, x: torch.Tensor, opset: int, *, static: bool = False) -> bytes:
     """The net in torch's older exporter, which is the one that knows these opsets."""
-    file = io.BytesIO()
+    file: Any = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's about itself
         torch.onnx.export(
@@ -34,7 +34,7 @@ def exported(net: nn.Module, x: torch.Tensor, opset: int, *, static: bool = Fals
             output_names=["y"],
             dynamic_axes=None if static else {"x": {0: "N"}, "y": {0: "N"}},
         )
-    return file.getvalue()
+    return bytes(file.getvalue())
 
 
 class Residual(nn.Module):
@@ -227,8 +227,9 @@ def calibrated(net: nn.Module, shape: tuple[int, ...]) -> tuple[nn.Module, Any]:
     """The net with seeded weights and running statistics of its data, and the data."""
     torch.manual_seed(1)
     for module in net.modules():
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+        reset: Any = getattr(module, "reset_parameters", None)
+        if reset:
+            reset()
     x = torch.from_numpy(normal(SAMPLES, *shape, seed=2))
     with torch.no_grad():
         net.train()

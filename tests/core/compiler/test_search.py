@@ -56,12 +56,14 @@ def test_the_result_is_within_tolerance_on_data_that_the_search_never_saw(
     assert np.mean(scores) >= goal - 0.01
 
 
-def test_nothing_that_was_looked_at_is_cheaper_and_as_good(found: QuantizedModule) -> None:
-    """Of the candidates that were priced, those within tolerance on all checks cost no less."""
-    assert found.search
+def test_the_result_is_the_cheaper_of_the_candidates_that_were_priced(
+    found: QuantizedModule,
+) -> None:
     priced = [row.cost.complexity for row in found.search if row.cost]
     assert found.cost.complexity in priced
-    assert found.cost.complexity < max(priced)
+    assert found.cost.complexity <= np.median(priced)
+    # Most candidates are not good enough to be compiled at all.
+    assert len(priced) < len(found.search)
 
 
 def test_the_plan_compiles_again_without_a_search(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fhe_core.compiler.concrete_backend import compile_program
 from fhe_core.program.interpreter import Interpreter
 from fhe_core.program.nodes import BATCH, Node
 from numpy.typing import NDArray
@@ -92,6 +93,20 @@ def test_a_look_up_beyond_its_width_gives_minus_the_entry_that_it_wraps_to(
     assert {0, 1} < set(turns)
     expected = np.where(turns % 2, -1, 1) * TABLE[index]
     np.testing.assert_array_equal(wrapping.hidden[reading][:, 0], expected)
+
+
+def test_offsets_of_any_size_cost_nothing() -> None:
+    """They are added modulo twice the width, where one is as good as another."""
+    costs, values = set(), {"x": np.arange(-8, 8)[:, None].repeat(3, axis=1)}
+    for offsets in ((1, -2, 3), (100, -77, 16)):
+        x = entry("x", 3, 4)
+        shifted = linear("shift", x, offset=np.array(offsets))
+        fixed(4, shifted)
+        made = program(looked_up(shifted, [TABLE]), shifted)
+        costs.add(compile_program(made, 2.0**-40).cost)
+    assert len(costs) == 1
+    for clear, hidden in zip(Interpreter(made)(values), encrypted(made, values), strict=True):
+        np.testing.assert_array_equal(hidden, clear)
 
 
 LAYOUTS: dict[str, dict[str, Any]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -302,7 +303,7 @@ def test_a_setting_that_does_not_exist_is_named(options: dict[str, Any], names: 
 
 def test_encrypted_names_inputs_of_the_model() -> None:
     for given in (["z"], [], "z"):
-        error = refused(InputError, lambda given=given: fhe_core.quantize(MLP, X, encrypted=given))
+        error = refused(InputError, partial(fhe_core.quantize, MLP, X, encrypted=given))
         assert error.expected == "some of x"
 
 
@@ -474,5 +475,6 @@ def test_integer_inputs_are_quantized_and_checked_as_floats_are() -> None:
 
 
 def test_an_array_of_impossible_bits_is_refused() -> None:
-    for bits in (0, 1, 40, 2.5):
-        refused(PlanError, lambda bits=bits: QuantizedArray(bits, X))
+    impossible: tuple[Any, ...] = (0, 1, 40, 2.5)
+    for bits in impossible:
+        refused(PlanError, partial(QuantizedArray, bits, X))

@@ -223,13 +223,9 @@ def _mark(made: Any, sources: Sequence[Any], node: Node, marked: dict[Any, Any])
         computation = tracer.computation
         if id(computation) in known or computation in marked:
             continue
-        low, high = _range(node)
-        if computation.operation.value == "constant":
-            # A wider constant in a sum would widen the sum, though it is only added modulo 2^(k + 1).
-            value = np.asarray(computation())
-            ends = np.clip((value.min(initial=0), value.max(initial=0)), low, high)
-            marked[computation] = (int(ends[0]), int(ends[1]))
-        else:
+        # An offset too: declared with bits of its own it would widen all that shares its width.
+        if computation.operation.value != "constant" or node.op == "shift":
+            low, high = _range(node)
             if node.op == "round":
                 low, high = _range(node.inputs[0])
                 dropped = node.attributes["dropped"]
