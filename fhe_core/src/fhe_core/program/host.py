@@ -8,7 +8,7 @@ client may contain. A function that cannot be traced but has one integer input b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -113,7 +113,6 @@ class HostProgram:
     inputs: tuple[str, ...]
     steps: tuple[HostStep, ...]
     results: tuple[int, ...]
-    functions: tuple[str, ...] = field(default=(), compare=False)
 
     def __call__(self, arrays: Mapping[str, Array], batch: int) -> list[Array]:
         """The results for a batch. ``arrays``: by input name.
