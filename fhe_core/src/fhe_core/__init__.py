@@ -33,7 +33,15 @@ if TYPE_CHECKING:
     from fhe_core.quantization.op import QuantizedOp
     from fhe_core.quantization.plan import Plan
     from fhe_core.quantization.post_training import quantize
-    from fhe_core.registry import OpSignature, OpSpec, PackInfo, get_registry, hookimpl, registered
+    from fhe_core.registry import (
+        OUTPUTS_WANTED,
+        OpSignature,
+        OpSpec,
+        PackInfo,
+        get_registry,
+        hookimpl,
+        registered,
+    )
 
 __version__ = "0.1.0"
 
@@ -50,7 +58,15 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "SignatureError",
         "UnsupportedOpError",
     ),
-    "registry": ("OpSignature", "OpSpec", "PackInfo", "get_registry", "hookimpl", "registered"),
+    "registry": (
+        "OUTPUTS_WANTED",
+        "OpSignature",
+        "OpSpec",
+        "PackInfo",
+        "get_registry",
+        "hookimpl",
+        "registered",
+    ),
     "program": ("primitives",),
     "program.tensor": ("Tensor",),
     "graph.runner": ("NumpyModule",),
@@ -66,6 +82,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "OUTPUTS_WANTED",
     "ArtifactError",
     "CalibrationError",
     "Client",

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from fhe_core.graph.model import load_model, read_graph
+from fhe_core.graph.simplify import simplify
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
 import fhe_core
-from fhe_core import InputError, ModelError, NumpyModule, UnsupportedOpError
+from fhe_core import OUTPUTS_WANTED, InputError, ModelError, NumpyModule, UnsupportedOpError
 
 X = np.array([[1, -2], [3, 4]], np.float32)
 
@@ -365,3 +367,38 @@ def test_a_node_costs_microseconds(build: Any) -> None:
 
     # 0.6 µs measured, 5 µs the aim. The best of several runs: a busy machine must not decide.
     assert min(seconds() for _ in range(10)) / count < 5e-6
+
+
+def test_a_function_may_ask_which_outputs_its_node_has() -> None:
+    """A parameter with the default OUTPUTS_WANTED is told so, and is no attribute of the op."""
+
+    def parts(x: Any, /, *, axis: int = 0, wanted: tuple[bool, ...] = OUTPUTS_WANTED) -> Any:
+        told.append(wanted)
+        return tuple(np.split(x, len(wanted), axis))
+
+    told: list[tuple[bool, ...]] = []
+    nodes = "agraph (float[6] x) => (float[a] first, float[b] last) {first, , last = own.Parts(x)}"
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["own": 1]> {nodes}')
+    with fhe_core.registered(impls=[("Parts", parts, {"domain": "own"})]) as registry:
+        assert registry.resolve("Parts", "own", opset=1).signature.attributes == {"axis": 0}
+        first, last = fhe_core.NumpyModule(proto)(np.arange(6, dtype=np.float32))
+    assert told == [(True, False, True)]
+    assert (first.tolist(), last.tolist()) == ([0, 1], [4, 5])
+
+
+def test_equal_nodes_with_more_outputs_are_not_the_same() -> None:
+    """How many outputs a node has may decide what they are: such nodes are never merged."""
+
+    def parts(x: Any, /, *, wanted: tuple[bool, ...] = OUTPUTS_WANTED) -> Any:
+        return tuple(np.split(x, len(wanted)))
+
+    nodes = (
+        "agraph (float[6] x) => (float[a] half, float[b] third)"
+        "{half, rest = own.Parts(x) third, more, most = own.Parts(x)}"
+    )
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["own": 1]> {nodes}')
+    with fhe_core.registered(impls=[("Parts", parts, {"domain": "own"})]):
+        half, third = NumpyModule(simplify(read_graph(load_model(proto))))(
+            np.arange(6, dtype=np.float32)
+        )
+    assert (half.tolist(), third.tolist()) == ([0, 1, 2], [0, 1])

@@ -66,6 +66,11 @@ class Node:
         """Every tensor that the node produces."""
         return tuple(filter(None, self.outputs))
 
+    @property
+    def outputs_wanted(self) -> tuple[bool, ...]:
+        """For each output place whether the node has it."""
+        return tuple(map(bool, self.outputs))
+
     def where(self, pack: str | None = None) -> Where:
         """The node as the place that an error is about."""
         return Where(self.name, self.op_type, self.domain, self.opset, pack)

@@ -153,7 +153,7 @@ def _call(step: Step, slots: Mapping[str, int], kept: set[int]) -> _Call:
     return _Call(
         impl,
         arguments,
-        step.attributes,
+        step.arguments,
         outs[0] if len(outs) == 1 and outs[0] != _MISSING else -1,
         outs,
         tuple(slot for slot in used if slot not in kept),

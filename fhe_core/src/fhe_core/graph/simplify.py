@@ -103,7 +103,9 @@ def _key(node: Node) -> Hashable | None:
         attributes = frozenset((name, _frozen(value)) for name, value in node.attributes.items())
     except TypeError:
         return None
-    return node.domain, node.op_type, node.opset, node.inputs, attributes
+    # How many outputs there are can decide what they are: Split.
+    called = (node.domain, node.op_type, node.opset, len(node.outputs))
+    return called, node.inputs, attributes
 
 
 def _frozen(value: Any) -> Hashable:

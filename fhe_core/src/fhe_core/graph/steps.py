@@ -56,6 +56,12 @@ class Step:
         )
 
     @property
+    def arguments(self) -> dict[str, Any]:
+        """What ``impl`` is called with by name: the attributes, and which outputs there are if it asks."""
+        asks = self.spec.signature.outputs_wanted if self.spec.signature else None
+        return {**self.attributes, **({asks: self.node.outputs_wanted} if asks else {})}
+
+    @property
     def deterministic(self) -> bool:
         """Whether equal inputs give equal outputs: only then may the node be folded or merged.
 

@@ -204,6 +204,8 @@ class QuantizedOp:
 
     def call_impl(self, *inputs: Any, **attrs: Any) -> Any:
         """The NumPy implementation, on arrays or on the tensors of a float group."""
+        if self.signature.outputs_wanted and self.output_names:
+            attrs[self.signature.outputs_wanted] = tuple(map(bool, self.output_names))
         if any(isinstance(x, Tensor) for x in inputs):
             return call(self._function, *inputs, **attrs)
         return self._function(*inputs, **attrs)

@@ -12,10 +12,11 @@ from fhe_core.registry.hooks import hookimpl
 from fhe_core.registry.packs import PackInfo
 from fhe_core.registry.registrar import Registrar
 from fhe_core.registry.registry import Registry
-from fhe_core.registry.signature import REQUIRED, OpSignature
+from fhe_core.registry.signature import OUTPUTS_WANTED, REQUIRED, OpSignature
 from fhe_core.registry.spec import OpSpec
 
 __all__ = [
+    "OUTPUTS_WANTED",
     "REQUIRED",
     "OpSignature",
     "OpSpec",

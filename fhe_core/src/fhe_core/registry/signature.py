@@ -5,6 +5,9 @@ variadic inputs are ``*inputs``. Said once there, everything else is derived::
 
     def conv(X, W, /, B=None, *, auto_pad="NOTSET", group=1): ...
     def concat(*inputs, axis): ...
+
+A function whose results depend on which outputs its node has takes one more parameter after ``*``,
+of any name, with the default `OUTPUTS_WANTED`; it is no attribute.
 """
 
 from __future__ import annotations
@@ -32,6 +35,23 @@ class Required:
 REQUIRED = Required()
 
 
+class OutputsWanted(tuple[bool, ...]):
+    """The type of `OUTPUTS_WANTED`: no node is known, so nothing of its outputs."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "OUTPUTS_WANTED"
+
+    def __reduce__(self) -> str:
+        return "OUTPUTS_WANTED"
+
+
+#: As a parameter's default: the function is told which outputs its node has, as a tuple of booleans,
+#: one for each place. Empty where it is called without a node.
+OUTPUTS_WANTED = OutputsWanted()
+
+
 @dataclass(frozen=True)
 class OpSignature:
     """What an operator takes: inputs by position, attributes by name.
@@ -41,6 +61,7 @@ class OpSignature:
         optional_inputs: names of the inputs that follow and may be missing (None).
         variadic: name of the ``*inputs``, or None.
         attributes: attribute name to default, `REQUIRED` where there is none. Read-only.
+        outputs_wanted: name of the parameter that is told which outputs the node has, or None.
     """
 
     inputs: tuple[str, ...] = ()
@@ -48,14 +69,15 @@ class OpSignature:
     variadic: str | None = None
     # Defaults may be lists, which have no hash.
     attributes: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    outputs_wanted: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attributes", MappingProxyType(dict(self.attributes)))
 
     def __reduce__(self) -> tuple[object, ...]:
         # A mappingproxy cannot be pickled.
-        parts = (self.inputs, self.optional_inputs, self.variadic, dict(self.attributes))
-        return OpSignature, parts
+        before = (self.inputs, self.optional_inputs, self.variadic)
+        return OpSignature, (*before, dict(self.attributes), self.outputs_wanted)
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -92,7 +114,7 @@ class OpSignature:
                 fix="wrap it in a function that names its inputs, such as `def tanh(x, /): ...`",
             ) from None
         inputs, optional, attributes = [], [], {}
-        variadic = None
+        variadic = outputs_wanted = None
         for parameter in parameters:
             _check_convention(fn, parameter)
             if parameter.kind is parameter.POSITIONAL_ONLY:
@@ -101,10 +123,12 @@ class OpSignature:
                 optional.append(parameter.name)
             elif parameter.kind is parameter.VAR_POSITIONAL:
                 variadic = parameter.name
+            elif parameter.default is OUTPUTS_WANTED:
+                outputs_wanted = parameter.name
             else:
                 missing = parameter.default is parameter.empty
                 attributes[parameter.name] = REQUIRED if missing else parameter.default
-        return cls(tuple(inputs), tuple(optional), variadic, attributes)
+        return cls(tuple(inputs), tuple(optional), variadic, attributes, outputs_wanted)
 
 
 def function_name(fn: object) -> str:
