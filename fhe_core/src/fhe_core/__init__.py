@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         SignatureError,
         UnsupportedOpError,
     )
+    from fhe_core.graph.ir import Graph, Node
     from fhe_core.graph.runner import NumpyModule
     from fhe_core.graph.support import SupportReport, check
     from fhe_core.program import primitives
@@ -69,6 +70,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     ),
     "program": ("primitives",),
     "program.tensor": ("Tensor",),
+    "graph.ir": ("Graph", "Node"),
     "graph.runner": ("NumpyModule",),
     "graph.support": ("SupportReport", "check"),
     "quantization.array": ("QuantizedArray",),
@@ -88,8 +90,10 @@ __all__ = [
     "Client",
     "CompilationError",
     "FheError",
+    "Graph",
     "InputError",
     "ModelError",
+    "Node",
     "NumpyModule",
     "OpSignature",
     "OpSpec",

@@ -78,7 +78,7 @@ def test_an_error_says_which_version_the_function_does_fit() -> None:
 
 
 def test_an_op_that_onnx_does_not_have_is_refused_in_its_domains() -> None:
-    with pytest.raises(SignatureError, match=r"no operator 'Rleu' .*Did you mean 'Relu'"):
+    with pytest.raises(SignatureError, match=r"no operator 'Rleu' .*Perhaps 'Relu'"):
         register("Rleu", lambda X, /: X)
 
 

@@ -16,6 +16,18 @@ from fhe_core import PackError, get_registry
 IMPL = "registry.impl('Double', lambda X, /: 2 * X, domain='com.example')"
 OTHER = "registry.impl('Triple', lambda X, /: 3 * X, domain='com.example')"
 
+PASSES = """
+import fhe_core
+@fhe_core.hookimpl
+def fhe_register_passes(passes):
+    {}
+"""
+REGISTERING = f"""
+@fhe_core.hookimpl
+def fhe_register_ops(registry):
+    {OTHER}
+"""
+
 
 def names(registry: Any) -> list[str]:
     return [spec.op_type for spec in registry.ops()]
@@ -35,6 +47,8 @@ def test_an_installed_pack_is_found_with_its_provenance(site: Any) -> None:
     assert (pack.distribution, pack.version, pack.status) == ("acme-ops", "2.1", "loaded")
     assert pack.reason is None
     assert pack.path == str(site.folder / f"{module}.py")
+    assert pack.entry_point == module
+    assert (spec.impl_origin, spec.quantized_origin) == (pack, None)
 
 
 def test_an_entry_point_may_name_an_object_with_the_hook(site: Any) -> None:
@@ -48,6 +62,7 @@ def test_an_entry_point_may_name_an_object_with_the_hook(site: Any) -> None:
     """
     site.add("acme", source=source, value="acme_ops:pack")
     assert names(site.load()) == ["Double"]
+    assert site.pack("acme").entry_point == "acme_ops:pack"
 
 
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
@@ -86,7 +101,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "misspells its hook": (
         {"source": "import fhe_core\n@fhe_core.hookimpl\ndef fhe_register_op(registry): ..."},
         "it defines fhe_register_op, but fhe_core has no hook 'fhe_register_op'; "
-        "did you mean 'fhe_register_ops'?",
+        "perhaps 'fhe_register_ops' or 'fhe_register_passes' is meant",
     ),
     "misspells an unmarked hook": (
         {"source": "def fhe_registers_ops(registry): ..."},
@@ -99,6 +114,27 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "takes other arguments": (
         {"source": "import fhe_core\n@fhe_core.hookimpl\ndef fhe_register_ops(reg): ..."},
         "write fhe_register_ops(registry)",
+    ),
+    "needs more than it is given": (
+        {"source": "import fhe_core\n@fhe_core.hookimpl\ndef fhe_register_ops(registry, n): ..."},
+        "its hook fhe_register_ops takes n, which it is not called with; "
+        "write fhe_register_ops(registry)",
+    ),
+    "misspells its choice": (
+        {"source": "import fhe_core\n@fhe_core.hookimpl\ndef fhe_choose_candidates(node): ..."},
+        "it defines fhe_choose_candidates, but fhe_core has no hook 'fhe_choose_candidates'; "
+        "perhaps 'fhe_choose_candidate' is meant",
+    ),
+    "takes other arguments to choose": (
+        {"source": "import fhe_core\n@fhe_core.hookimpl\ndef fhe_choose_candidate(nodes): ..."},
+        "takes nodes, which it is not called with; write fhe_choose_candidate(node, candidates)",
+    ),
+    "writes a hook as it cannot be": (
+        {
+            "source": "import fhe_core\n@fhe_core.hookimpl(wrapper=True)\n"
+            "def fhe_register_ops(registry): return 1"
+        },
+        "one of its hooks is not written as a hook can be",
     ),
     "raises in its hook": (
         {"ops": f"{OTHER}\n1 / 0"},
@@ -115,6 +151,30 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "registers one thing twice": (
         {"ops": f"{OTHER}\n{OTHER}"},
         "the pack registers impl twice for version 1",
+    ),
+    "registers passes for ops": (
+        {"source": PASSES.format("passes.impl('Double', lambda X, /: X, domain='com.example')")},
+        "its hook fhe_register_passes raised AttributeError",
+    ),
+    "registers a pass that is no function": (
+        {"source": PASSES.format("passes.add('fold')")},
+        "the pass is no function of one graph (got: 'fold')",
+    ),
+    "registers a pass of two arguments": (
+        {"source": PASSES.format("passes.add(lambda graph, registry: graph)")},
+        "the pass is no function of one graph",
+    ),
+    "gives a pass a name that is none": (
+        {"source": PASSES.format("passes.add(lambda graph: graph, name=3)")},
+        "the pass's name is no text (got: 3)",
+    ),
+    "registers two passes of one name": (
+        {"source": PASSES.format("[passes.add(lambda graph: graph, name='a') for _ in 'ab']")},
+        "the pack registers two passes named 'a'",
+    ),
+    "raises after it has registered operators": (
+        {"source": PASSES.format("1 / 0") + REGISTERING},
+        "its hook fhe_register_passes raised ZeroDivisionError: division by zero",
     ),
     "runs code when it is listed": (
         {"source": "def __dir__(): raise ValueError('no listing')"},
@@ -283,6 +343,31 @@ def test_a_pack_cannot_register_once_its_hook_has_returned(site: Any) -> None:
     assert kept.pack == "acme"
     with pytest.raises(PackError, match="only while `fhe_register_ops` runs"):
         kept.impl("Triple", lambda X, /: X, domain="com.example")
+
+
+def test_a_pack_may_have_passes_or_a_choice_and_no_operators(site: Any) -> None:
+    site.add("a", source=PASSES.format("passes.add(lambda graph: graph, name='same')"))
+    site.add("b", source="import fhe_core\n@fhe_core.hookimpl\ndef fhe_choose_candidate(): ...")
+    registry = site.load()
+    assert statuses(registry) == {"a": "loaded", "b": "loaded"}
+    assert list(map(str, registry.passes())) == ["a.same"]
+
+
+def test_a_pack_cannot_add_a_pass_once_its_hook_has_returned(site: Any) -> None:
+    body = "passes.add(lambda graph: graph); global kept; kept = passes"
+    site.add("acme", source=PASSES.format(body))
+    site.load()
+    kept = sys.modules["acme_ops"].kept
+    assert kept.pack == "acme"
+    with pytest.raises(PackError, match="only while `fhe_register_passes` runs"):
+        kept.add(lambda graph: graph, name="late")
+
+
+def test_a_pack_that_clashes_loses_its_passes_too(site: Any) -> None:
+    site.add("a", OTHER)
+    site.add("b", source=PASSES.format("passes.add(lambda graph: graph)") + REGISTERING)
+    assert site.pack("b").status == "failed"
+    assert site.load().passes() == ()
 
 
 def test_packs_load_once_for_all_threads(site: Any) -> None:

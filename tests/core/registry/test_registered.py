@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from fhe_core import PackError, SignatureError, UnsupportedOpError, get_registry, registered
+from fhe_core import (
+    PackError,
+    PackInfo,
+    SignatureError,
+    UnsupportedOpError,
+    get_registry,
+    registered,
+)
 
 
 def relu(X: Any, /) -> str:
@@ -38,6 +45,7 @@ def test_its_ops_are_there_in_the_body_and_gone_after_it() -> None:
         assert get_registry() is registry
         assert (spec.impl, spec.quantized, spec.fusion) == (relu, QuantizedRelu, "conditional")
         assert spec.impl_pack == spec.quantized_pack == "<registered>"
+        assert spec.impl_origin == spec.quantized_origin == PackInfo("<registered>")
     assert not resolves()
 
 
@@ -111,7 +119,11 @@ def test_it_also_decorates_a_function() -> None:
     [
         ({"impls": ["Relu"]}, PackError, r"expected: \(op_type, fn\)"),
         ({"impls": [("Relu", relu, 1, 2)]}, PackError, r"expected: \(op_type, fn\)"),
-        ({"impls": [("Relu", relu, {"version": 1})]}, PackError, "until, override; got.*version"),
+        (
+            {"impls": [("Relu", relu, {"version": 1})]},
+            PackError,
+            "override, alternative; got.*version",
+        ),
         ({"quantized": [(QuantizedRelu, 13)]}, PackError, "unknown options"),
         ({"quantized": [()]}, PackError, r"a class or \(cls, options\)"),
         ({"impls": [("Relu", relu), ("Relu", relu)]}, PackError, "registers impl twice"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
@@ -251,8 +254,95 @@ def test_a_preference_that_cannot_be_met_is_an_error(
         ("registry.impl('Relu', print, domain=None)", "the domain is no text"),
         ("registry.impl('Relu', print, since_version='13')", "since_version is no opset"),
         ("registry.impl('Relu', print, until=0)", "until is no opset"),
+        ("registry.impl('Relu', print, alternative=1)", "alternative is neither True nor False"),
+        ("registry.impl('Relu', print, override='no')", "override is neither True nor False"),
+        (
+            "registry.impl('Relu', lambda X, /: X, override=True, alternative=True)",
+            "what is an alternative takes nobody's place",
+        ),
     ],
 )
 def test_a_wrong_registration_says_what_would_be_right(ops: str, reason: str, site: Any) -> None:
     site.add("a", ops)
     assert reason in site.pack("a").reason
+
+
+def test_the_registry_and_what_it_answers_are_frozen(site: Any) -> None:
+    site.add("a", relu("a") + quantized())
+    registry = site.load()
+    (spec,) = registry.ops()
+    with pytest.raises(PackError, match=r"the registry is frozen.*got: a new value for 'resolve'"):
+        registry.resolve = lambda *args, **kwargs: spec  # type: ignore[method-assign]
+    with pytest.raises(PackError, match=r"the registry is frozen.*the removal of '_packs'"):
+        del registry._packs
+    for frozen in (spec, spec.impl_origin, spec.signature):
+        with pytest.raises(FrozenInstanceError):
+            frozen.name = None  # type: ignore[union-attr]
+    with pytest.raises(TypeError):
+        spec.signature.attributes["axis"] = 1  # type: ignore[index, union-attr]
+    registry.ops().clear()
+    registry.packs().clear()
+    assert registry.ops() == [spec]
+    assert registry.packs()
+
+
+def test_threads_that_ask_at_once_get_the_same_rows(site: Any) -> None:
+    site.add(
+        "a", "\n".join(f"registry.impl('Op{i}', lambda X, /: X, domain='d')" for i in range(200))
+    )
+    registry = site.load()
+    barrier = threading.Barrier(4)
+
+    def ask(_: int) -> list[int]:
+        barrier.wait()
+        return [id(registry.resolve(f"Op{i}", "d", opset=1)) for i in range(200)]
+
+    with ThreadPoolExecutor(4) as pool:
+        first, *others = pool.map(ask, range(4))
+    assert others == [first] * 3
+    assert {id(row) for row in registry.ops("d")} == set(first)
+
+
+# -- alternatives
+
+
+def test_an_alternative_clashes_with_nobody_and_serves_nobody(site: Any) -> None:
+    site.add("a", relu("a"))
+    site.add("b", relu("b", alternative=True))
+    site.add("c", relu("c", alternative=True, since_version=13))
+    registry = site.load()
+    assert {p.status for p in registry.packs() if p.name in "abc"} == {"loaded"}
+    assert layout(registry) == [("Relu", 1, None, "a", None, False)]
+    found = [r for r in registry.ops(shadowed=True) if r.alternative]
+    assert [(r.impl_pack, r.since_version, r.shadowed) for r in found] == [
+        ("b", 1, True),
+        ("c", 13, True),
+    ]
+
+
+def test_an_alternative_serves_where_the_user_prefers_its_pack(site: Any) -> None:
+    site.add("a", relu("a"))
+    site.add("b", relu("b", alternative=True, until=12))
+    registry = site.load(prefer={"Relu": "b"})
+    assert [answer(registry, opset) for opset in (12, 13)] == ["b", "a"]
+
+
+def test_a_preferred_pack_serves_with_its_own_choice_before_its_alternative(site: Any) -> None:
+    site.add("a", relu("a", alternative=True) + "\n" + relu("b"))
+    for prefer in (None, {"Relu": "a"}):
+        assert answer(site.load(prefer=prefer)) == "b"
+
+
+def test_several_alternatives_of_one_pack_stand_side_by_side(site: Any) -> None:
+    site.add("a", "\n".join(relu(value, alternative=True) for value in "abc"))
+    assert len(site.load().ops(shadowed=True)) == 3
+
+
+def test_an_alternative_quantized_class_waits_to_be_chosen(site: Any) -> None:
+    site.add("a", relu("a"))
+    site.add("b", quantized(alternative=True))
+    assert layout(site.load(), shadowed=True) == [
+        ("Relu", 1, None, "a", None, False),
+        ("Relu", 1, None, None, "b", True),
+    ]
+    assert site.load(prefer={"Relu": "b"}).resolve("Relu", opset=17).quantized_pack == "b"

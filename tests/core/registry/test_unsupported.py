@@ -66,14 +66,14 @@ def test_a_pack_that_clashed_is_repeated_with_both_names(site: Any) -> None:
 
 def test_a_misspelt_op_gets_suggestions() -> None:
     error = refusal(Registry(()), "Rleu")
-    assert "ONNX has no such operator in domain ai.onnx; did you mean 'Relu'" in error.problem
-    assert "did you mean 'Softmax'" in refusal(Registry(()), "softmax").problem
+    assert "ONNX has no such operator in domain ai.onnx; perhaps 'Relu'" in error.problem
+    assert "perhaps 'Softmax'" in refusal(Registry(()), "softmax").problem
 
 
 def test_a_misspelt_op_of_another_domain_gets_suggestions_too() -> None:
     impls = [("Wobble", lambda X, /: X, {"domain": "com.example"})]
     with registered(impls=impls) as registry:
-        assert "did you mean 'Wobble'" in refusal(registry, "Woble", "com.example", 1).problem
+        assert "perhaps 'Wobble'" in refusal(registry, "Woble", "com.example", 1).problem
 
 
 def test_an_op_that_is_younger_than_the_model_says_since_when_it_exists() -> None:
@@ -94,6 +94,21 @@ def test_a_quantized_class_that_nothing_computes_for_is_named() -> None:
         error = refusal(registry, "Relu")
     assert "pack '<registered>' has a quantized form of it" in error.problem
     assert error.fix == "set `impl` in QuantizedRelu, or install a pack that has one"
+
+
+def test_an_alternative_that_nothing_serves_beside_is_named(site: Any) -> None:
+    site.add("acme", "registry.impl('Relu', lambda X, /: X, alternative=True)")
+    error = refusal(site.load(), "Relu")
+    assert "pack 'acme' has an alternative implementation of it" in error.problem
+    assert "get_registry(prefer={'Relu': 'acme'})" in (error.fix or "")
+
+
+def test_a_message_has_no_two_marks_in_a_row(site: Any) -> None:
+    site.add("bad", "1 / 0")
+    for registry in (Registry(()), site.load()):
+        text = str(refusal(registry, "Rleu"))
+        assert "'PRelu' is meant" in text
+        assert not any(marks in text for marks in ("?.", "?;", ".;", "..", ";."))
 
 
 def test_each_refusal_is_an_error_of_its_own() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fhe_core.registry import Registrar, schema
+from fhe_core.registry import PackInfo, Registrar, schema
 
 from fhe_core import OpSpec, SignatureError, UnsupportedOpError, registered
 
@@ -121,7 +121,7 @@ def test_every_version_of_every_op_can_be_registered_and_ends_where_the_next_dif
         for index, own in enumerate(versions):
             if own.deprecated:
                 continue
-            registrar = Registrar("pack")
+            registrar = Registrar(PackInfo("pack"))
             registrar.impl(op_type, define(own), domain=domain, since_version=own.since_version)
             ((span,),) = (registration.spans for registration in registrar.close())
             assert span.first == own.since_version

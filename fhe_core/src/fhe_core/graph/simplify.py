@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from fhe_core.graph.folding import fold_constants
 from fhe_core.graph.ir import Graph, Node, live_nodes
 from fhe_core.graph.runner import NumpyModule
-from fhe_core.graph.steps import Resolver
+from fhe_core.graph.steps import Resolver, Step, resolve_steps
 
 # Constants up to this many elements are compared by content: axes, scales and scalars, which
 # exporters repeat for each use. Comparing weights would cost more than it finds.
@@ -29,8 +30,20 @@ def simplify(graph: Graph, *, registry: Resolver | None = None) -> Graph:
         UnsupportedOpError, ModelError: as from ``NumpyModule``.
     """
     net = NumpyModule(graph, registry=registry)
-    random = {step.node for step in net.steps if not step.deterministic}
-    return drop_dead_nodes(merge_equal_nodes(use_constants(graph, net.folded), keep=random))
+    return _simplified(graph, net.steps, net.folded)
+
+
+def tidy(graph: Graph, registry: Resolver) -> Graph:
+    """The same of a graph that perhaps cannot run: what nothing implements, or fails, stays."""
+    steps, _ = resolve_steps(graph, registry)
+    folded, _ = fold_constants(steps, graph.constants)
+    return _simplified(graph, steps, folded)
+
+
+def _simplified(graph: Graph, steps: Iterable[Step], folded: Mapping[str, Any]) -> Graph:
+    mergeable = {step.node for step in steps if step.deterministic}
+    keep = [node for node in graph.nodes if node not in mergeable]
+    return drop_dead_nodes(merge_equal_nodes(use_constants(graph, folded), keep=keep))
 
 
 def use_constants(graph: Graph, folded: Mapping[str, Any]) -> Graph:
@@ -113,7 +126,7 @@ def _frozen(value: Any) -> Hashable:
         raise TypeError("a subgraph has no key")
     if isinstance(value, np.ndarray):
         content = tuple(value.ravel()) if value.dtype == object else value.tobytes()
-        return value.dtype.str, value.shape, content
+        return value.dtype, value.shape, content
     if isinstance(value, tuple):
         return tuple(map(_frozen, value))
     # Not the float itself: 0.0 == -0.0, and a NaN is unequal to itself.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Protocol
 
-from fhe_core.errors import FheError, ModelError, UnsupportedOpError
+from fhe_core.errors import FheError, ModelError, PackError, UnsupportedOpError, Where
 from fhe_core.graph.ir import Graph, Node
-from fhe_core.registry import OpSignature, OpSpec
+from fhe_core.registry import GraphPass, NodeView, OpSignature, OpSpec
+from fhe_core.registry.registrar import Slot
 from fhe_core.registry.signature import REQUIRED
 
 
@@ -17,6 +19,12 @@ class Resolver(Protocol):
 
     def resolve(self, op_type: str, domain: str = "", *, opset: int) -> OpSpec:
         """The operator's spec, or an UnsupportedOpError."""
+
+    def choose(self, spec: OpSpec, slot: Slot, node: NodeView, where: Where) -> OpSpec:
+        """The spec with one slot as the packs want it at a node, or a PackError."""
+
+    def passes(self) -> tuple[GraphPass, ...]:
+        """The packs' graph passes, in the order in which they run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +81,33 @@ class Step:
         )
 
 
-def resolve_step(node: Node, registry: Resolver) -> tuple[Step | None, list[FheError]]:
-    """The node's step, or everything that keeps it from running."""
+def resolve_steps(graph: Graph, registry: Resolver) -> tuple[list[Step], list[FheError]]:
+    """The steps of the nodes that can run, in order, and everything that keeps others from it."""
+    steps: list[Step] = []
+    errors: list[FheError] = []
+    for node in graph.nodes:
+        step, found = resolve_step(node, registry, graph.constants)
+        errors += found
+        if step is not None:
+            steps.append(step)
+    return steps, errors
+
+
+def resolve_step(
+    node: Node, registry: Resolver, constants: Mapping[str, Any]
+) -> tuple[Step | None, list[FheError]]:
+    """The node's step, or everything that keeps it from running.
+
+    Args:
+        constants: of the node's graph, by name.
+    """
     try:
         spec = registry.resolve(node.op_type, domain=node.domain, opset=node.opset)
+        spec = registry.choose(spec, "impl", _view(node, constants), node.where())
     except UnsupportedOpError as error:
         return None, [at_node(error, node, None)]
+    except PackError as error:
+        return None, [error]
     if spec.impl is None:
         return None, [
             UnsupportedOpError(
@@ -104,13 +133,33 @@ def resolve_step(node: Node, registry: Resolver) -> tuple[Step | None, list[FheE
     return Step(node, spec, spec.impl, attributes, bodies), []
 
 
+def choose_quantized(step: Step, registry: Resolver, constants: Mapping[str, Any]) -> Step:
+    """The step with the quantized class that the packs want at its node.
+
+    Raises:
+        PackError: a pack's hook fails to choose.
+    """
+    view = _view(step.node, constants)
+    spec = registry.choose(step.spec, "quantized", view, step.node.where())
+    return step if spec is step.spec else replace(step, spec=spec)
+
+
+def _view(node: Node, constants: Mapping[str, Any]) -> NodeView:
+    fixed = {i: constants[name] for i, name in enumerate(node.inputs) if name in constants}
+    return NodeView(
+        op_type=node.op_type,
+        domain=node.domain,
+        opset=node.opset,
+        attributes=MappingProxyType(dict(node.attributes)),
+        constants=MappingProxyType(fixed),
+        input_count=len(node.inputs),
+        output_count=len(node.outputs),
+    )
+
+
 def _resolve_body(graph: Graph, registry: Resolver, errors: list[FheError]) -> Body:
-    steps = []
-    for node in graph.nodes:
-        step, found = resolve_step(node, registry)
-        errors += found
-        if step is not None:
-            steps.append(step)
+    steps, found = resolve_steps(graph, registry)
+    errors += found
     return Body(graph, tuple(steps))
 
 

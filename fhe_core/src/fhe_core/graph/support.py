@@ -6,17 +6,19 @@ import os
 import textwrap
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import onnx
 
-from fhe_core.errors import FheError, ModelError
+from fhe_core.errors import FheError, ModelError, PackError
 from fhe_core.graph.folding import fold_constants, foldable
 from fhe_core.graph.ir import Graph, Node, live_nodes
-from fhe_core.graph.loading import inline_functions, normalize, parse_model
+from fhe_core.graph.loading import normalize, parse_model
+from fhe_core.graph.passes import run_passes
 from fhe_core.graph.reading import read_graph
-from fhe_core.graph.steps import Resolver, Step, resolve_step
+from fhe_core.graph.simplify import tidy
+from fhe_core.graph.steps import Resolver, Step, choose_quantized, resolve_step
 from fhe_core.graph.validity import (
     NEWEST_OPSET,
     OLDEST_COMPILED_OPSET,
@@ -32,6 +34,7 @@ FOLDED = "folded"
 FLOAT_ONLY = "float only"
 UNSUPPORTED = "unsupported"
 UNUSED = "unused"
+REWRITTEN = "rewritten"
 
 _WIDTH = 80
 _SHOWN_NODES = 5  # names of one op's nodes in the text; the report holds them all
@@ -41,13 +44,15 @@ _SHOWN_NODES = 5  # names of one op's nodes in the text; the report holds them a
 class Problem:
     """One reason why a model does not compile.
 
-    ``node`` and ``op`` are empty where it concerns the whole model, ``fix`` where none is known.
+    ``node`` and ``op`` are empty where it concerns the whole model, ``fix`` where none is known,
+    ``pack`` where no pack's code is concerned.
     """
 
     node: str
     op: str
     reason: str
     fix: str
+    pack: str = ""
 
     def __str__(self) -> str:
         return _grouped([self])[0]
@@ -59,9 +64,10 @@ class NodeSupport:
 
     ``status`` is one of ``"encrypted"`` (integer arithmetic, perhaps with look-ups, on the server),
     ``"fused"`` (part of a table look-up there), ``"after decryption"`` (in float, by the client),
-    ``"folded"`` (a constant), ``"unused"`` (no output needs it), ``"float only"`` (has no
-    quantized form where one is needed) and ``"unsupported"``. ``pack`` is whose code runs, empty if
-    none does.
+    ``"folded"`` (a constant), ``"unused"`` (no output needs it), ``"rewritten"`` (a pack's graph pass
+    has put something else in its place), ``"float only"`` (has no quantized form where one is
+    needed) and ``"unsupported"``. ``pack`` is whose code runs, empty if
+    none does. ``quantized`` tells whether an installed pack has a quantized form of the op at all.
     """
 
     node: str
@@ -70,6 +76,7 @@ class NodeSupport:
     opset: int
     status: str
     pack: str
+    quantized: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,7 @@ def check(
         return SupportReport((_problem(error),), ())
     problems = [_problem(error) for error in validity_errors(parsed.proto, parsed.label)]
     try:
-        graph = read_graph(inline_functions(parsed))
+        graph = read_graph(parsed.proto, registry)
     except ModelError as error:
         # Of an invalid model, what can be read is a bonus.
         return SupportReport(tuple(problems or [_problem(error)]), ())
@@ -132,6 +139,28 @@ def check(
 
 
 def _report(graph: Graph, registry: Resolver) -> SupportReport:
+    report = _report_as_is(graph, registry)
+    try:
+        rewritten, passes = run_passes(graph, registry)
+    except PackError as error:
+        return SupportReport((*report.problems, _problem(error)), report.nodes)
+    if not passes:
+        return report
+    after = _report_as_is(rewritten, registry)
+    left = {node.node: node for node in after.nodes}
+    gone = {node.name for node in tidy(graph, registry).nodes} - left.keys()
+    pack = ", ".join(dict.fromkeys(each.origin.name for each in passes))
+    nodes = [
+        replace(node, status=REWRITTEN, pack=pack)
+        if node.node in gone
+        else left.pop(node.node, node)
+        for node in report.nodes
+    ]
+    return SupportReport(after.problems, (*nodes, *left.values()))
+
+
+def _report_as_is(graph: Graph, registry: Resolver) -> SupportReport:
+    """The report without the packs' passes."""
     steps, errors = _resolved(graph, registry)
     folded, failures = fold_constants(steps.values(), graph.constants)
     statuses = _statuses(graph, steps, folded)
@@ -140,7 +169,7 @@ def _report(graph: Graph, registry: Resolver) -> SupportReport:
         *_input_problems(graph),
         *map(_problem, (*errors, *failures)),
         *(
-            _float_only(node)
+            _float_only(node, step)
             for node, step in steps.items()
             if statuses[node] == FLOAT_ONLY and not foldable(step, folded)
         ),
@@ -158,10 +187,14 @@ def _resolved(graph: Graph, registry: Resolver) -> tuple[dict[Node, Step], list[
     for node in graph.nodes:
         if node.domain == "" and not OLDEST_OPSET <= node.opset <= NEWEST_OPSET:
             continue  # said once, of the model
-        step, found = resolve_step(node, registry)
+        step, found = resolve_step(node, registry, graph.constants)
         errors += found
-        if step is not None:
-            steps[node] = step
+        if step is None:
+            continue
+        try:
+            steps[node] = choose_quantized(step, registry, graph.constants)
+        except PackError as error:
+            errors.append(error)
     return steps, errors
 
 
@@ -236,10 +269,13 @@ def _opset_problems(graph: Graph) -> list[Problem]:
 
 def _input_problems(graph: Graph) -> list[Problem]:
     problems = []
+    if not graph.inputs:
+        reason = "the model has no graph inputs, and so nothing to encrypt"
+        problems.append(Problem("", "", reason, "export the model with its data as inputs"))
     for info in graph.inputs:
         if info.dtype is None or info.dtype.kind not in "fiu":
-            reason = "encrypted inputs must be numeric"
-            fix = "export the model with a float or integer input"
+            reason = "encrypted inputs must be numeric, of a type of NumPy's own"
+            fix = "export the model with a float32 or integer input"
         elif not info.shape:
             reason = "encrypted inputs must have a batch dimension"
             fix = "export the model with the input's shape, its first dimension the batch"
@@ -249,22 +285,26 @@ def _input_problems(graph: Graph) -> list[Problem]:
     return problems
 
 
-def _float_only(node: Node) -> Problem:
+def _float_only(node: Node, step: Step) -> Problem:
     return Problem(
         node.name,
         node.op_type,
         "runs in float only: no installed pack has a quantized form of it",
         "install a pack that has one, or take the op out of the model: apply it to the data "
         "before, or to the result after",
+        step.spec.impl_pack or "",
     )
 
 
 def _node_support(node: Node, step: Step | None, status: str) -> NodeSupport:
-    pack = None
+    pack, quantized = None, False
     if step is not None:
         spec = step.spec
         pack = spec.quantized_pack if status in (ENCRYPTED, FUSED) else spec.impl_pack
-    return NodeSupport(node.name, node.op_type, node.domain, node.opset, status, pack or "")
+        quantized = spec.quantized is not None
+    return NodeSupport(
+        node.name, node.op_type, node.domain, node.opset, status, pack or "", quantized
+    )
 
 
 def _problem(error: FheError) -> Problem:
@@ -274,7 +314,8 @@ def _problem(error: FheError) -> Problem:
         if text
     ]
     reason = error.problem + (f" ({'; '.join(details)})" if details else "")
-    return Problem(error.where.node or "", error.where.op or "", reason, error.fix or "")
+    where = error.where
+    return Problem(where.node or "", where.op or "", reason, error.fix or "", where.pack or "")
 
 
 def _grouped(problems: Iterable[Problem]) -> list[str]:

@@ -12,21 +12,26 @@ from typing import Any
 
 from fhe_core.errors import PackError, Where
 from fhe_core.registry.packs import BLOCK, STRICT, LoadedPack, is_strict, load_packs
+from fhe_core.registry.passes import GraphPass, PassRegistrar
+from fhe_core.registry.provenance import REGISTERED
 from fhe_core.registry.registrar import Registrar, Registration
 from fhe_core.registry.registry import Registry
-
-# What `ops()` shows as the pack of an operator that `registered` added.
-REGISTERED = "<registered>"
 
 Preference = frozenset[tuple[str, str]]
 
 
 class _Layer:
-    """The operators that one `registered` body adds to what is around it."""
+    """What one `registered` body adds to what is around it."""
 
-    def __init__(self, registrations: tuple[Registration, ...], below: _Layer | None) -> None:
+    def __init__(
+        self,
+        registrations: tuple[Registration, ...],
+        passes: tuple[GraphPass, ...],
+        below: _Layer | None,
+    ) -> None:
         self.depth: int = below.depth + 1 if below else 1
         self._registrations = registrations
+        self._passes = passes
         self._below = below
         self._registries: dict[Preference, Registry] = {}
 
@@ -34,8 +39,8 @@ class _Layer:
         registry = self._registries.get(preference)
         if registry is None:
             below = self._below.on(base, preference) if self._below else base
-            registry = below.with_registrations(self._registrations)
-            self._registries[preference] = registry
+            registry = below.with_more(self._registrations, self._passes)
+            registry = self._registries.setdefault(preference, registry)
         return registry
 
 
@@ -81,17 +86,20 @@ def load_registry(*, prefer: Mapping[str, str] | None = None) -> Registry:
 
 @contextmanager
 def registered(
-    impls: Iterable[tuple[Any, ...]] = (), quantized: Iterable[Any] = ()
+    impls: Iterable[tuple[Any, ...]] = (),
+    quantized: Iterable[Any] = (),
+    passes: Iterable[Any] = (),
 ) -> Iterator[Registry]:
     """Adds operators for the body alone, before all packs; for notebooks and tests.
 
     Only code that runs in the body's own context sees them: another thread does not. Bodies nest,
-    and the inner one comes first. Their pack is shown as "<registered>". Also usable as a
-    decorator.
+    and the inner one comes first. Their pack is shown as "<registered>". Passes run after those of
+    the packs, the outer body's first. Also usable as a decorator.
 
     Args:
         impls: ``(op_type, fn)`` or ``(op_type, fn, options)``, options as in `Registrar.impl`.
         quantized: classes, or ``(cls, options)``, options as in `Registrar.quantized`.
+        passes: functions of a graph, or ``(fn, name)``, as in `PassRegistrar.add`.
 
     Yields:
         the registry of the body, as `get_registry` returns it there.
@@ -102,12 +110,15 @@ def registered(
     """
     below = _layer.get()
     registrar = Registrar(REGISTERED, layer=below.depth + 1 if below else 1)
+    rewriting = PassRegistrar(REGISTERED)
     for item in impls:
         _register(registrar.impl, 2, item, "(op_type, fn) or (op_type, fn, options)")
     for item in quantized:
         parts = item if isinstance(item, tuple) else (item,)
         _register(registrar.quantized, 1, parts, "a class or (cls, options)")
-    token = _layer.set(_Layer(registrar.close(), below))
+    for item in passes:
+        _add_pass(rewriting, item)
+    token = _layer.set(_Layer(registrar.close(), rewriting.close(), below))
     try:
         yield get_registry()
     finally:
@@ -117,23 +128,36 @@ def registered(
 def _register(register: Callable[..., None], required: int, item: Any, expected: str) -> None:
     """Calls a registrar's method with an item: ``required`` values, and maybe a dict of options."""
     if not isinstance(item, tuple) or len(item) not in (required, required + 1):
-        raise PackError(
-            "an item to register is malformed",
-            expected=expected,
-            got=repr(item),
-            fix="pass a list of such items",
-        )
+        raise _malformed(item, expected)
     options = item[required] if len(item) > required else {}
     known = inspect.getfullargspec(register).kwonlyargs
     if not isinstance(options, Mapping) or not options.keys() <= set(known):
         raise PackError(
             "an item to register has unknown options",
-            where=Where(op=str(item[0]), pack=REGISTERED),
+            where=Where(op=str(item[0]), pack=REGISTERED.name),
             expected=f"a dict with some of {', '.join(known)}",
             got=repr(options),
             fix="correct the last part of the item",
         )
     register(*item[:required], **options)
+
+
+def _add_pass(registrar: PassRegistrar, item: Any) -> None:
+    if not isinstance(item, tuple):
+        registrar.add(item)
+    elif len(item) == 2:
+        registrar.add(item[0], name=item[1])
+    else:
+        raise _malformed(item, "a function or (fn, name)")
+
+
+def _malformed(item: Any, expected: str) -> PackError:
+    return PackError(
+        "an item to register is malformed",
+        expected=expected,
+        got=repr(item),
+        fix="pass a list of such items",
+    )
 
 
 def _build(preference: Preference) -> Registry:
@@ -175,6 +199,8 @@ def _checked(registry: Registry) -> Registry:
 def _warn(registry: Registry) -> None:
     for pack in registry.failures():
         identity = pack.info.name, pack.info.distribution
-        if identity not in _warned:
+        with _lock:
+            new = identity not in _warned
             _warned.add(identity)
+        if new:
             warnings.warn(f"{pack.info} failed to load: {pack.info.reason}", stacklevel=4)

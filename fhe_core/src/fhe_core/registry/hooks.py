@@ -1,12 +1,19 @@
-"""The hooks by which a pack takes part: a specification each, and the marks for both sides."""
+"""The hooks by which a pack takes part: a specification each, and the marks for both sides.
+
+A pack defines those that it needs, marked ``@fhe_core.hookimpl``, in the module or object that its
+entry point names. A hook may leave out arguments that it does not use.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pluggy
 
 if TYPE_CHECKING:
+    from fhe_core.registry.choosing import Candidate, NodeView
+    from fhe_core.registry.passes import PassRegistrar
     from fhe_core.registry.registrar import Registrar
 
 PROJECT = "fhe_core"
@@ -26,7 +33,105 @@ def fhe_register_ops(registry: Registrar) -> None:
 
     Args:
         registry: a registrar bound to this pack; it accepts nothing after the hook has returned.
+
+    Example::
+
+        import fhe_core
+
+
+        def double(X, /, *, times=1):
+            return X * 2**times
+
+
+        @fhe_core.hookimpl
+        def fhe_register_ops(registry):
+            registry.impl("Double", double, domain="com.example")
     """
 
 
-HOOKS = (fhe_register_ops.__name__,)
+@hookspec
+def fhe_register_passes(passes: PassRegistrar) -> None:
+    """Registers functions that rewrite a model's graph before it is quantized.
+
+    Called once, when the packs are loaded, like `fhe_register_ops`. The passes run in `quantize` and
+    `compile`, in the order in which packs are loaded and passes added; never in `NumpyModule`,
+    which runs models as they are. A pass may replace operators that no pack implements by some that
+    one does. It may not change what the model computes: that is checked.
+
+    Args:
+        passes: a registrar bound to this pack; it accepts nothing after the hook has returned.
+
+    Example::
+
+        from dataclasses import replace
+
+        import fhe_core
+
+
+        def drop_identities(graph):
+            outputs = set(graph.output_names)
+            renamed, nodes = {}, []
+            for node in graph.nodes:
+                inputs = tuple(renamed.get(name, name) for name in node.inputs)
+                if node.op_type == "Identity" and outputs.isdisjoint(node.outputs):
+                    renamed[node.outputs[0]] = inputs[0]
+                else:
+                    nodes.append(replace(node, inputs=inputs))
+            return replace(graph, nodes=tuple(nodes)) if renamed else graph
+
+
+        @fhe_core.hookimpl
+        def fhe_register_passes(passes):
+            passes.add(drop_identities)
+    """
+
+
+@hookspec(firstresult=True)
+def fhe_choose_candidate(node: NodeView, candidates: Sequence[Candidate]) -> Candidate | None:
+    """Chooses who serves one node, where more than the serving registration could.
+
+    Called for each such node and slot, when a model's operators are resolved: for "impl" whenever
+    it is run or compiled, for "quantized" when it is checked or compiled. Packs are asked in the
+    order in which they are loaded, until one answers. Nobody is asked where the user prefers a pack
+    for the operator, or a `fhe_core.registered` body serves it.
+
+    Args:
+        node: what the node is.
+        candidates: for one slot: the one that serves, if any does, then what it shadows and what
+            was registered with ``alternative=True``.
+
+    Returns:
+        one of the candidates, or None to leave the choice to others.
+
+    Example::
+
+        import fhe_core
+
+
+        def double(X, /):
+            return X * 2
+
+
+        def double_by_addition(X, /):
+            return X + X
+
+
+        @fhe_core.hookimpl
+        def fhe_register_ops(registry):
+            registry.impl("Double", double, domain="com.example")
+            registry.impl("Double", double_by_addition, domain="com.example", alternative=True)
+
+
+        @fhe_core.hookimpl
+        def fhe_choose_candidate(node, candidates):
+            if node.op_type != "Double" or 0 not in node.constants:
+                return None
+            return next(c for c in candidates if c.target is double_by_addition)
+    """
+
+
+HOOKS = (
+    fhe_register_ops.__name__,
+    fhe_register_passes.__name__,
+    fhe_choose_candidate.__name__,
+)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NoReturn
 
 from fhe_core.errors import PackError, Where
+from fhe_core.registry.provenance import PackInfo
 from fhe_core.registry.schema import normalize_domain
 from fhe_core.registry.signature import OpSignature, function_name
 from fhe_core.registry.versions import Span, span_from, spans_that_fit
@@ -23,21 +24,27 @@ class Registration:
     """One thing that one pack registered, and the opsets that it serves if nobody else does.
 
     ``signature`` is that of the function in ``target``: None for a quantized class without an
-    ``impl`` of its own, which is called like the NumPy function it is paired with. ``layer`` is 0
-    for packs and counts up for nested `registered` bodies.
+    ``impl`` of its own, which is called like the NumPy function it is paired with. An
+    ``alternative`` serves only where it is chosen. ``layer`` is 0 for packs and counts up for
+    nested `registered` bodies.
     """
 
     slot: Slot
     domain: str
     op_type: str
     target: Any
-    pack: str
+    origin: PackInfo
     spans: tuple[Span, ...]
     since_version: int | None
     signature: OpSignature | None
     fusion: Fusion | None = None
     override: bool = False
+    alternative: bool = False
     layer: int = 0
+
+    @property
+    def pack(self) -> str:
+        return self.origin.name
 
     @property
     def key(self) -> tuple[str, str]:
@@ -53,8 +60,9 @@ class Registrar:
     Everything is checked at once, so that an error points at the registration that is wrong.
     """
 
-    def __init__(self, pack: str, *, layer: int = 0) -> None:
-        self._pack = pack
+    def __init__(self, origin: PackInfo, *, layer: int = 0) -> None:
+        self._origin = origin
+        self._pack = origin.name
         self._layer = layer
         self._registrations: dict[tuple[object, ...], Registration] = {}
         self._closed = False
@@ -73,6 +81,7 @@ class Registrar:
         since_version: int = 1,
         until: int | None = None,
         override: bool = False,
+        alternative: bool = False,
     ) -> None:
         """Registers the NumPy implementation of an operator.
 
@@ -85,6 +94,8 @@ class Registrar:
             since_version: the schema version that ``fn`` implements.
             until: the last opset to serve; None for as long as the schema stays as it is.
             override: take the place of another pack's implementation.
+            alternative: serve only where the hook `fhe_choose_candidate` or the user's preference
+                chooses it; such a registration clashes with none.
 
         Raises:
             SignatureError: the signature breaks the convention or contradicts the ONNX schema.
@@ -92,6 +103,7 @@ class Registrar:
                 has already returned.
         """
         where = self._check_arguments(op_type, domain, since_version, until)
+        _check_flags(override, alternative, where)
         if not callable(fn):
             raise PackError(
                 f"the implementation of {op_type} is no function",
@@ -116,11 +128,12 @@ class Registrar:
                 domain=domain,
                 op_type=op_type,
                 target=fn,
-                pack=self._pack,
+                origin=self._origin,
                 spans=(span,),
                 since_version=since_version,
                 signature=signature,
                 override=override,
+                alternative=alternative,
                 layer=self._layer,
             )
         )
@@ -133,6 +146,7 @@ class Registrar:
         since_version: int | None = None,
         until: int | None = None,
         override: bool = False,
+        alternative: bool = False,
     ) -> None:
         """Registers the quantized form of the operator that ``cls._impl_for_op_named`` names.
 
@@ -144,6 +158,8 @@ class Registrar:
                 implementation resolves (or that its own ``impl`` fits).
             until: the last opset to serve; None for as long as the schema stays as it is.
             override: take the place of another pack's quantized class.
+            alternative: serve only where the hook `fhe_choose_candidate` or the user's preference
+                chooses it; such a registration clashes with none.
 
         Raises:
             SignatureError: the signature of ``cls.impl`` breaks the convention or contradicts the
@@ -153,6 +169,7 @@ class Registrar:
         """
         op_type, own, fusion = self._read_class(cls)
         where = self._check_arguments(op_type, domain, since_version, until)
+        _check_flags(override, alternative, where)
         domain = normalize_domain(domain)
         signature = None if own is None else OpSignature.from_callable(own)
         name = f"{function_name(cls)}.impl"
@@ -178,12 +195,13 @@ class Registrar:
                 domain=domain,
                 op_type=op_type,
                 target=cls,
-                pack=self._pack,
+                origin=self._origin,
                 spans=spans,
                 since_version=since_version,
                 signature=signature,
                 fusion=fusion,
                 override=override,
+                alternative=alternative,
                 layer=self._layer,
             )
         )
@@ -193,9 +211,14 @@ class Registrar:
         self._closed = True
         successors = defaultdict(list)
         for registration in self._registrations.values():
-            successors[registration.slot, registration.key].append(registration.since_version or 0)
+            # Alternatives stand side by side: none is another's next version.
+            if not registration.alternative:
+                place = registration.slot, registration.key
+                successors[place].append(registration.since_version or 0)
         return tuple(
-            _cut(registration, successors[registration.slot, registration.key])
+            registration
+            if registration.alternative
+            else _cut(registration, successors[registration.slot, registration.key])
             for registration in self._registrations.values()
         )
 
@@ -260,7 +283,9 @@ class Registrar:
         return op_type, own, answer
 
     def _add(self, new: Registration) -> None:
-        old = self._registrations.setdefault((new.slot, new.key, new.since_version), new)
+        variant = id(new.target) if new.alternative else None
+        place = (new.slot, new.key, new.since_version, variant)
+        old = self._registrations.setdefault(place, new)
         if old is not new:
             version = (
                 "every version" if new.since_version is None else f"version {new.since_version}"
@@ -271,6 +296,25 @@ class Registrar:
                 got=f"{function_name(old.target)} and {function_name(new.target)}",
                 fix="drop one, or pass the since_version that each implements",
             )
+
+
+def _check_flags(override: object, alternative: object, where: Where) -> None:
+    for name, flag in (("override", override), ("alternative", alternative)):
+        if not isinstance(flag, bool):
+            raise PackError(
+                f"{name} is neither True nor False",
+                where=where,
+                got=repr(flag),
+                fix="pass a truth value, or leave it out",
+            )
+    if override and alternative:
+        raise PackError(
+            "what is an alternative takes nobody's place",
+            where=where,
+            expected="override=True or alternative=True",
+            got="both",
+            fix="leave one of them out",
+        )
 
 
 def _cut(registration: Registration, starts: list[int]) -> Registration:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NoReturn
 
 from fhe_core.errors import PackError, Where
-from fhe_core.registry.packs import LoadedPack, PackInfo
-from fhe_core.registry.registrar import Registration
+from fhe_core.registry.choosing import NodeView, choose
+from fhe_core.registry.packs import LoadedPack
+from fhe_core.registry.passes import GraphPass
+from fhe_core.registry.provenance import REGISTERED, PackInfo
+from fhe_core.registry.registrar import Registration, Slot
 from fhe_core.registry.schema import display_domain, newest_opset, normalize_domain
 from fhe_core.registry.spec import OpSpec
-from fhe_core.registry.table import Table, clash, lay_out
+from fhe_core.registry.table import Table, by_rank, clash, lay_out
 from fhe_core.registry.unsupported import Unsupported, diagnose
 
 Key = tuple[str, str]  # domain, op_type
@@ -21,7 +25,7 @@ class Registry:
 
     Args:
         packs: in the order in which they were loaded. One that clashes with an earlier one is
-            turned into a failed one, and none of its operators stay.
+            turned into a failed one, and nothing of it stays.
         prefer: operator type to the name of the pack that shall supply it, in both slots. Where two
             domains have an operator of that name, ``"ai.onnx.ml.Scaler"`` tells which.
 
@@ -32,21 +36,48 @@ class Registry:
     def __init__(
         self, packs: Iterable[LoadedPack], *, prefer: Mapping[str, str] | None = None
     ) -> None:
-        self._prefer = dict(prefer or {})
-        self._packs, registrations = _settle(tuple(packs), self._prefer)
-        self._index(registrations)
+        prefer = dict(prefer or {})
+        settled, registrations = _settle(tuple(packs), prefer)
+        passes = tuple(each for pack in settled for each in pack.given.passes)
+        self._fill(settled, prefer, registrations, passes)
 
-    def _index(self, registrations: ByKey) -> None:
+    def _fill(
+        self,
+        packs: tuple[LoadedPack, ...],
+        prefer: Mapping[str, str],
+        registrations: ByKey,
+        passes: tuple[GraphPass, ...],
+    ) -> None:
+        choosers = (pack.given.chooser for pack in packs)
+        self._packs = packs
+        self._prefer = prefer
         self._registrations = registrations
+        self._passes = passes
+        self._choosers = tuple(chooser for chooser in choosers if chooser)
+        # Answers that were given, to be given again.
         self._tables: dict[Key, Table] = {}
         self._resolved: dict[tuple[str, str, int], OpSpec | Unsupported] = {}
+        self._frozen = True
 
-    def with_registrations(self, added: Sequence[Registration]) -> Registry:
-        """A registry of these operators and more; this one stays as it is."""
+    def __setattr__(self, name: str, value: object) -> None:
+        if hasattr(self, "_frozen"):
+            raise _frozen(f"a new value for {name!r}")
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise _frozen(f"the removal of {name!r}")
+
+    def with_more(
+        self, registrations: Sequence[Registration], passes: Sequence[GraphPass] = ()
+    ) -> Registry:
+        """A registry of these operators and passes and more; this one stays as it is."""
         other = object.__new__(Registry)
-        other._prefer = self._prefer
-        other._packs = self._packs
-        other._index(_by_key(added, self._registrations))
+        other._fill(
+            self._packs,
+            self._prefer,
+            _by_key(registrations, self._registrations),
+            (*self._passes, *passes),
+        )
         return other
 
     def resolve(self, op_type: str, domain: str = "", *, opset: int) -> OpSpec:
@@ -64,10 +95,39 @@ class Registry:
         found = self._resolved.get((domain, op_type, opset))
         if found is None:
             found = self._look_up(op_type, normalize_domain(domain), opset)
-            self._resolved[domain, op_type, opset] = found
+            # Of two threads that looked it up at once, both get the answer of the first.
+            found = self._resolved.setdefault((domain, op_type, opset), found)
         if isinstance(found, Unsupported):
             raise found.error()
         return found
+
+    def choose(self, spec: OpSpec, slot: Slot, node: NodeView, where: Where) -> OpSpec:
+        """The spec with one slot as the packs' hooks `fhe_choose_candidate` want it at a node.
+
+        Args:
+            spec: as resolved for the node.
+            where: the node, for errors.
+
+        Raises:
+            PackError: a hook raised, or answered with something else than a candidate.
+        """
+        origin = spec.impl_origin if slot == "impl" else spec.quantized_origin
+        key = spec.domain, spec.op_type
+        if not self._choosers or origin == REGISTERED or _preferred(self._prefer, key):
+            return spec
+        served = spec.impl if slot == "impl" else spec.quantized
+        others = [
+            registration
+            for registration in by_rank(self._registrations[key])
+            if registration.slot == slot
+            and registration.serves(node.opset)
+            and not (registration.target is served and registration.origin == origin)
+        ]
+        return choose(self._choosers, spec, slot, others, node, where) if others else spec
+
+    def passes(self) -> tuple[GraphPass, ...]:
+        """Every graph pass, in the order in which they run."""
+        return self._passes
 
     def ops(
         self, domain: str | None = None, pack: str | None = None, shadowed: bool = False
@@ -77,7 +137,8 @@ class Registry:
         Args:
             domain: only this one; None for all.
             pack: only rows of which this pack supplies a slot; None for all.
-            shadowed: also what another pack's registration hides; those rows have ``shadowed`` set.
+            shadowed: also what another registration hides, and alternatives; those rows have
+                ``shadowed`` set.
         """
         wanted = None if domain is None else normalize_domain(domain)
         rows = [
@@ -122,8 +183,17 @@ class Registry:
         table = self._tables.get(key)
         if table is None:
             preferred = _preferred(self._prefer, key)
-            table = self._tables[key] = lay_out(self._registrations.get(key, ()), preferred)
+            table = lay_out(self._registrations.get(key, ()), preferred)
+            table = self._tables.setdefault(key, table)
         return table
+
+
+def _frozen(got: str) -> PackError:
+    return PackError(
+        "the registry is frozen",
+        got=got,
+        fix="register in a pack, or in the body of `with fhe_core.registered(...)`",
+    )
 
 
 def _settle(
@@ -138,7 +208,7 @@ def _settle(
             settled.append(pack.failed(reason))
         else:
             settled.append(pack)
-            accepted = _by_key(pack.registrations, accepted)
+            accepted = _by_key(pack.given.registrations, accepted)
     for name, wanted in prefer.items():
         _check_preference(name, wanted, settled)
     return tuple(settled), accepted
@@ -147,7 +217,7 @@ def _settle(
 def _clash_reason(
     pack: LoadedPack, accepted: ByKey, packs: Sequence[LoadedPack], prefer: Mapping[str, str]
 ) -> str | None:
-    for new in pack.registrations:
+    for new in pack.given.registrations:
         others = accepted.get(new.key)
         if not others:
             continue
@@ -156,7 +226,7 @@ def _clash_reason(
             registration
             for candidate in packs
             if candidate.info.name == preferred
-            for registration in candidate.registrations
+            for registration in candidate.given.registrations
             if registration.key == new.key
         ]
         contention = clash(new, others, settling)
@@ -187,7 +257,7 @@ def _check_preference(name: str, wanted: str, packs: Sequence[LoadedPack]) -> No
             where=where,
             fix="repair or unblock it, or prefer another",
         )
-    if not any(_preferred({name: wanted}, r.key) for r in pack.registrations):
+    if not any(_preferred({name: wanted}, r.key) for r in pack.given.registrations):
         raise PackError(
             "the preferred pack does not register this operator",
             where=where,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from fhe_core.registry.provenance import PackInfo
 from fhe_core.registry.registrar import Fusion
 from fhe_core.registry.signature import OpSignature
 
@@ -22,10 +23,11 @@ class OpSpec:
         signature: inputs and attributes, from the NumPy implementation.
         fusion: "always", "never" or "conditional"; None without a quantized form.
         impl: the NumPy implementation; that of the quantized class where nobody registered one.
-        impl_pack: the name of the pack that supplies ``impl``.
+        impl_origin: the pack that supplies ``impl``.
         quantized: the `fhe_core.QuantizedOp`, or None: then the operator runs in float only.
-        quantized_pack: the name of the pack that supplies ``quantized``.
-        shadowed: another pack's registration serves here instead; such a row holds one slot alone.
+        quantized_origin: the pack that supplies ``quantized``.
+        shadowed: another registration serves here instead; such a row holds one slot alone.
+        alternative: registered to be chosen, never to serve by itself; such a row is shadowed too.
     """
 
     domain: str
@@ -35,10 +37,21 @@ class OpSpec:
     signature: OpSignature | None
     fusion: Fusion | None
     impl: Callable[..., Any] | None
-    impl_pack: str | None
+    impl_origin: PackInfo | None
     quantized: type | None
-    quantized_pack: str | None
+    quantized_origin: PackInfo | None
     shadowed: bool = False
+    alternative: bool = False
+
+    @property
+    def impl_pack(self) -> str | None:
+        """The name of the pack that supplies ``impl``."""
+        return self.impl_origin.name if self.impl_origin else None
+
+    @property
+    def quantized_pack(self) -> str | None:
+        """The name of the pack that supplies ``quantized``."""
+        return self.quantized_origin.name if self.quantized_origin else None
 
     def serves(self, opset: int) -> bool:
         """Whether a model of this opset gets this row."""

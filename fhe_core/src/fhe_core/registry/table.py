@@ -14,8 +14,9 @@ from fhe_core.registry.versions import OPEN, Span, join
 class Table:
     """The rows of one operator.
 
-    ``rows`` are disjoint and in order; ``shadowed`` is what they hide; ``unpaired`` are quantized
-    classes that serve nowhere, because neither they nor any pack has a NumPy implementation.
+    ``rows`` are disjoint and in order; ``shadowed`` is what they hide, and alternatives that nobody
+    prefers; ``unpaired`` are quantized classes that serve nowhere, because neither they nor any
+    pack has a NumPy implementation.
     """
 
     rows: tuple[OpSpec, ...]
@@ -30,15 +31,16 @@ def lay_out(registrations: Sequence[Registration], preferred: str | None = None)
         registrations: of one operator, in the order in which their packs were loaded.
         preferred: the pack that the user prefers for this operator.
     """
-    ranked = sorted(registrations, key=lambda r: _rank(r, preferred))[::-1]
+    ranked = by_rank(registrations, preferred)
     rows: list[tuple[Span, Registration, Registration | None]] = []
     hidden: dict[int, list[Span]] = {}
     serving: set[int] = set()
     for span in _pieces(registrations):
-        impl, quantized = _choose(ranked, span.first)
+        impl, quantized = _choose(ranked, span.first, preferred)
         for registration in ranked:
             winner = impl if registration.slot == "impl" else quantized
-            if winner not in (None, registration) and registration.serves(span.first):
+            beaten = winner is not registration and (winner or registration.alternative)
+            if beaten and registration.serves(span.first):
                 hidden.setdefault(id(registration), []).append(span)
         source = impl or quantized
         if source is None:
@@ -64,6 +66,17 @@ def lay_out(registrations: Sequence[Registration], preferred: str | None = None)
     )
 
 
+def by_rank(
+    registrations: Sequence[Registration], preferred: str | None = None
+) -> list[Registration]:
+    """Of one operator, who wins first: of equal rank, the one that was registered last.
+
+    Args:
+        preferred: the pack that the user prefers for this operator.
+    """
+    return sorted(registrations, key=lambda r: _rank(r, preferred))[::-1]
+
+
 def clash(
     new: Registration, accepted: Iterable[Registration], preferred: Iterable[Registration]
 ) -> tuple[Registration, Span] | None:
@@ -79,6 +92,8 @@ def clash(
     for old in accepted:
         if old.slot != new.slot or old.pack == new.pack or old.override or new.override:
             continue
+        if old.alternative or new.alternative:
+            continue
         for mine in new.spans:
             for theirs in old.spans:
                 both = mine & theirs
@@ -87,15 +102,16 @@ def clash(
     return None
 
 
-def _rank(registration: Registration, preferred: str | None) -> tuple[int, bool, bool]:
+def _rank(registration: Registration, preferred: str | None) -> tuple[int, bool, bool, bool]:
     """Who wins: the innermost `registered`, then the user's preference, then an override.
 
     An override takes effect whichever of the two packs is loaded first; between two overrides the
-    later wins.
+    later wins. Of a preferred pack, an alternative serves where it has nothing else.
     """
     return (
         registration.layer,
         registration.pack == preferred,
+        not registration.alternative,
         registration.override,
     )
 
@@ -109,9 +125,14 @@ def _pieces(registrations: Sequence[Registration]) -> Iterable[Span]:
 
 
 def _choose(
-    ranked: Sequence[Registration], opset: int
+    ranked: Sequence[Registration], opset: int, preferred: str | None
 ) -> tuple[Registration | None, Registration | None]:
-    here = [registration for registration in ranked if registration.serves(opset)]
+    here = [
+        registration
+        for registration in ranked
+        if registration.serves(opset)
+        and (not registration.alternative or registration.pack == preferred)
+    ]
     impl = next((r for r in here if r.slot == "impl"), None)
     # A class without a function of its own needs somebody's.
     pairable = (r for r in here if r.slot == "quantized" and (r.signature or impl))
@@ -128,9 +149,9 @@ def _row(span: Span, source: Registration, quantized: Registration | None) -> Op
         signature=source.signature,
         fusion=quantized.fusion if quantized else None,
         impl=source.target if source.slot == "impl" else source.target.impl,
-        impl_pack=source.pack,
+        impl_origin=source.origin,
         quantized=quantized.target if quantized else None,
-        quantized_pack=quantized.pack if quantized else None,
+        quantized_origin=quantized.origin if quantized else None,
     )
 
 
@@ -144,8 +165,9 @@ def _shadow(registration: Registration, span: Span) -> OpSpec:
         signature=registration.signature,
         fusion=registration.fusion,
         impl=registration.target if is_impl else None,
-        impl_pack=registration.pack if is_impl else None,
+        impl_origin=registration.origin if is_impl else None,
         quantized=None if is_impl else registration.target,
-        quantized_pack=None if is_impl else registration.pack,
+        quantized_origin=None if is_impl else registration.origin,
         shadowed=True,
+        alternative=registration.alternative,
     )

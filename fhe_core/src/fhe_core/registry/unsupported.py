@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fhe_core.errors import UnsupportedOpError, Where
-from fhe_core.registry.packs import PackInfo
+from fhe_core.registry.provenance import PackInfo
 from fhe_core.registry.schema import (
     OpSchema,
     display_domain,
@@ -58,8 +58,10 @@ def diagnose(
     against = _schema_problem(op_type, domain, opset, registered)
     if against:
         return Unsupported(against[0], where, against[1])
-    problem, fix = _version_problem(op_type, domain, opset, table) or _pack_problem(
-        op_type, domain, table, packs, registered
+    problem, fix = (
+        _alternative_problem(op_type, opset, table)
+        or _version_problem(op_type, domain, opset, table)
+        or _pack_problem(op_type, domain, table, packs, registered)
     )
     # A pack that is not loaded might have had it.
     suspects = [f"{pack} {_fate(pack)}" for pack in packs if pack.status != "loaded"]
@@ -100,6 +102,19 @@ def _dated_problem(schemas: Sequence[OpSchema], opset: int) -> tuple[str, str] |
             "export the model again: a newer exporter uses the operator that replaced it",
         )
     return None
+
+
+def _alternative_problem(op_type: str, opset: int, table: Table) -> tuple[str, str] | None:
+    """Registered, but only to be chosen instead of something else."""
+    found = [row for row in table.shadowed if row.alternative and row.impl and row.serves(opset)]
+    if not found:
+        return None
+    pack = found[0].impl_pack
+    return (
+        f"pack {pack!r} has an alternative implementation of it, but nothing that it could replace",
+        f"prefer it with get_registry(prefer={{{op_type!r}: {pack!r}}}), or install a pack that "
+        "implements the operator",
+    )
 
 
 def _version_problem(op_type: str, domain: str, opset: int, table: Table) -> tuple[str, str] | None:

@@ -165,18 +165,18 @@ def require_history(domain: str, op_type: str, where: Where) -> tuple[OpSchema, 
         raise SignatureError(
             f"ONNX has no operator {op_type!r} in domain {display_domain(domain)!r}",
             where=where,
-            fix=f"{hint} Otherwise {own}" if hint else own,
+            fix=f"{hint}; otherwise {own}" if hint else own,
         )
     return schemas
 
 
 def did_you_mean(word: str, words: Sequence[str]) -> str:
-    """``did you mean 'Relu' or 'Elu'?`` for a misspelt name, or nothing."""
+    """``perhaps 'Relu' or 'Elu' is meant`` for a misspelt name, or nothing."""
     from difflib import get_close_matches
 
     by_lower = {candidate.lower(): candidate for candidate in words}
     close = [by_lower[match] for match in get_close_matches(word.lower(), by_lower, n=3)]
-    return f"did you mean {' or '.join(map(repr, close))}?" if close else ""
+    return f"perhaps {' or '.join(map(repr, close))} is meant" if close else ""
 
 
 def _open_if_newest(domain: str, until: int | None) -> int:

@@ -1,0 +1,156 @@
+"""A pack's module or object, once it is imported: its hooks checked, then run.
+
+pluggy accepts a mistyped hook and one that is not marked, and says what is wrong with the others in
+terms of its own. Hence the checks here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from fhe_core.errors import FheError
+from fhe_core.registry import hooks
+from fhe_core.registry.choosing import Chooser
+from fhe_core.registry.passes import GraphPass, PassRegistrar
+from fhe_core.registry.provenance import PackInfo
+from fhe_core.registry.registrar import Registrar, Registration
+from fhe_core.registry.versions import did_you_mean
+
+
+class Refused(Exception):
+    """Why a pack is not loaded, as a sentence about it."""
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What a pack takes part with."""
+
+    registrations: tuple[Registration, ...] = ()
+    passes: tuple[GraphPass, ...] = ()
+    chooser: Chooser | None = None
+
+
+def hook_manager() -> pluggy.PluginManager:
+    """A manager that knows the hooks and no plugin."""
+    manager = pluggy.PluginManager(hooks.PROJECT)
+    manager.add_hookspecs(hooks)
+    return manager
+
+
+def contribution(pack: PackInfo, plugin: object, manager: pluggy.PluginManager) -> Contribution:
+    """Runs the hooks with which a pack registers.
+
+    Args:
+        plugin: the module or object that its entry point names.
+        manager: without plugins, before and after: with several in it, a hook that raises would
+            lose what others register.
+
+    Raises:
+        Refused: a hook is mistyped, takes wrong arguments or raises, or there is none.
+    """
+    _check_hooks(plugin, manager)
+    registrar, passes = Registrar(pack), PassRegistrar(pack)
+    try:
+        _register(pack, plugin, manager)
+        _run("fhe_register_ops", manager.hook.fhe_register_ops, registry=registrar)
+        _run("fhe_register_passes", manager.hook.fhe_register_passes, passes=passes)
+        chooses = bool(manager.hook.fhe_choose_candidate.get_hookimpls())
+    finally:
+        registrations, added = registrar.close(), passes.close()
+        # A plugin that is refused has not been registered, or with an older pluggy in part.
+        if manager.is_registered(plugin):
+            manager.unregister(plugin)
+    chooser = _chooser(pack, plugin) if chooses else None
+    if not (registrations or added or chooser):
+        raise Refused(
+            "it registers no operators; define fhe_register_ops(registry), marked "
+            "@fhe_core.hookimpl, in the object that its entry point names"
+        )
+    return Contribution(registrations, added, chooser)
+
+
+def _chooser(pack: PackInfo, plugin: object) -> Chooser:
+    manager = hook_manager()
+    manager.register(plugin)
+    return Chooser(pack, manager.hook.fhe_choose_candidate)
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's type and message, for the middle of a sentence."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _run(name: str, hook: Callable[..., Any], **arguments: object) -> None:
+    try:
+        hook(**arguments)
+    except FheError as error:
+        # It names the op and what to do, and says more than that a hook raised.
+        raise Refused(" ".join(str(error).split())) from error
+    except (Exception, SystemExit) as error:
+        raise Refused(f"its hook {name} raised {one_line(error)}") from error
+
+
+def _check_hooks(plugin: object, manager: pluggy.PluginManager) -> None:
+    """Refuses what pluggy passes over, or says badly."""
+    for name, function in _functions(plugin):
+        options = manager.parse_hookimpl_opts(plugin, name)
+        hook = (options and options.get("specname")) or name
+        if hook not in hooks.HOOKS:
+            if options is not None or _is_own(function, plugin):
+                hint = did_you_mean(hook, hooks.HOOKS) or f"the hooks are {', '.join(hooks.HOOKS)}"
+                raise Refused(f"it defines {name}, but fhe_core has no hook {hook!r}; {hint}")
+        elif options is None:
+            raise Refused(f"its {name} is not marked; put @fhe_core.hookimpl above it")
+        else:
+            _check_arguments(hook, getattr(plugin, name))
+
+
+def _check_arguments(hook: str, implementation: Callable[..., Any]) -> None:
+    """Refuses a hook that needs what it is not given; all arguments are given by name."""
+    given = inspect.signature(getattr(hooks, hook)).parameters
+    unknown = [
+        parameter.name
+        for parameter in inspect.signature(implementation).parameters.values()
+        if parameter.name not in given and parameter.default is parameter.empty
+    ]
+    if unknown:
+        raise Refused(
+            f"its hook {hook} takes {', '.join(unknown)}, which it is not called with; "
+            f"write {hook}({', '.join(given)})"
+        )
+
+
+def _register(pack: PackInfo, plugin: object, manager: pluggy.PluginManager) -> None:
+    try:
+        manager.register(plugin, name=pack.name)
+    except pluggy.PluginValidationError as error:
+        # pluggy names plugin, hook and definition on lines of their own, and the fault on the last.
+        fault = str(error).splitlines()[-1]
+        raise Refused(f"one of its hooks is not written as a hook can be: {fault}") from error
+
+
+def _functions(plugin: object) -> Iterator[tuple[str, object]]:
+    """The functions of a pack's module or object that are, or look like, hooks."""
+    marked = f"{hooks.PROJECT}_impl"
+    # getattr_static: a property or a lazy module attribute must not run. It takes its time.
+    names = vars(plugin) if isinstance(plugin, ModuleType) else None
+    for name in dir(plugin):
+        value = names.get(name) if names else inspect.getattr_static(plugin, name, None)
+        function = getattr(value, "__func__", value)
+        if inspect.isfunction(function) and (
+            name.startswith(hooks.PREFIX) or hasattr(function, marked)
+        ):
+            yield name, function
+
+
+def _is_own(function: object, plugin: object) -> bool:
+    """Whether a function was written in the pack, not imported into it from elsewhere."""
+    module = plugin.__name__ if isinstance(plugin, ModuleType) else type(plugin).__module__
+    return getattr(function, "__module__", "").partition(".")[0] == module.partition(".")[0]

@@ -1,0 +1,39 @@
+"""Who a pack is: on every operator that it supplies, and in the list of all packs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Status = Literal["loaded", "failed", "blocked"]
+
+
+@dataclass(frozen=True)
+class PackInfo:
+    """A pack that is installed, and what became of it.
+
+    Attributes:
+        name: the name of its entry point.
+        distribution: the distribution that it comes from; None if its metadata is unreadable.
+        version: of the distribution.
+        path: the file that Python imports, None if it cannot be told.
+        entry_point: what it names, "module" or "module:object"; None if it is unreadable.
+        status: "loaded", "failed" or "blocked".
+        reason: why it is not loaded, one sentence without a full stop; None if it is.
+    """
+
+    name: str
+    distribution: str | None = None
+    version: str | None = None
+    path: str | None = None
+    entry_point: str | None = None
+    status: Status = "loaded"
+    reason: str | None = None
+
+    def __str__(self) -> str:
+        origin = f" ({self.distribution} {self.version})" if self.distribution else ""
+        return f"pack {self.name!r}{origin}"
+
+
+#: Stands for the body of a `fhe_core.registered`, as if it were a pack.
+REGISTERED = PackInfo("<registered>")

@@ -1,0 +1,38 @@
+"""Who reads and writes each tensor of a graph."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    # Importing them imports onnx, which listing operators should not cost.
+    from fhe_core import Graph, Node
+
+
+class Wiring:
+    """Who reads and writes each tensor of a graph, and names that nobody has."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.producers = {name: node for node in graph.nodes for name in node.writes}
+        self.readers: dict[str, list[Node]] = {}
+        for node in graph.nodes:
+            for name in node.reads:
+                self.readers.setdefault(name, []).append(node)
+        self.taken = {*graph.input_names, *graph.constants, *self.producers}
+
+    def only_reader(self, name: str) -> Node | None:
+        """The one node that reads a tensor, if nothing else does and it is no output."""
+        readers = self.readers.get(name, [])
+        alone = len(readers) == 1 and name not in self.graph.output_names
+        return readers[0] if alone else None
+
+    def fresh(self, name: str) -> str:
+        while name in self.taken:
+            name += "_"
+        self.taken.add(name)
+        return name
+
+    def renewed(self, name: str) -> str:
+        """What to call a constant's new value: the same, unless something else reads the old one."""
+        return name if self.only_reader(name) else self.fresh(name)
