@@ -56,6 +56,23 @@ def test_a_value_that_does_not_fit_is_named(value: Any, dtype: int, shown: str, 
 
 
 @pytest.mark.parametrize(
+    ("value", "kind", "shown"),
+    [
+        ([[0, 8]], "INT4", "8, which int4"),
+        ([[0, -1]], "UINT4", "-1, which uint4"),
+        ([[0, 100]], "FLOAT4E2M1", "100, which float4_e2m1fn"),
+        ([[0, 1e39]], "BFLOAT16", "1e+39, which bfloat16"),
+        ([[0, np.inf]], "FLOAT8E4M3FN", "inf, which float8_e4m3fn"),
+    ],
+)
+def test_the_narrow_types_take_what_they_hold(value: Any, kind: str, shown: str, take: Any) -> None:
+    dtype = getattr(TensorProto, kind)
+    assert take([[0, 1]], dtype).astype(float).tolist() == [[0, 1]]
+    with pytest.raises(InputError, match=re.escape(f"'x' holds {shown} cannot hold")):
+        take(value, dtype)
+
+
+@pytest.mark.parametrize(
     ("value", "dtype"),
     [
         (np.array([["a", "b"]]), TensorProto.FLOAT),

@@ -14,9 +14,10 @@ import numpy as np
 import onnx
 import pytest
 from fhe_core.graph import load_model
-from onnx import TensorProto, external_data_helper, helper
+from onnx import TensorProto, external_data_helper
 
-from fhe_core import ModelError
+import fhe_core
+from fhe_core import CalibrationError, ModelError
 
 NEWEST = onnx.defs.onnx_opset_version()
 
@@ -175,12 +176,18 @@ def test_the_domain_ai_onnx_is_the_default_one(build: Any, node: Any) -> None:
 # --- graphs
 
 
-def test_a_graph_without_inputs_or_outputs_is_refused(build: Any) -> None:
-    ones = {"w": np.ones((1, 2), np.float32)}
-    assert "no graph inputs" in str(error_of(build("y = Same(w)", inputs={}, constants=ones)))
-    with_default = build("y = Same(w)", inputs={"w": [1, 2]}, constants=ones)
-    assert "no graph inputs" in str(error_of(with_default))
+def test_a_graph_without_outputs_is_refused(build: Any) -> None:
     assert "no graph outputs" in str(error_of(build("y = Same(x)", outputs=())))
+
+
+def test_a_graph_without_inputs_runs_and_does_not_compile(build: Any) -> None:
+    ones = {"w": np.ones((1, 2), np.float32)}
+    for inputs in ({}, {"w": [1, 2]}):
+        model = build("y = Double(w)", inputs=inputs, constants=ones)
+        np.testing.assert_array_equal(fhe_core.NumpyModule(model)(), [[2, 2]])
+        assert "no graph inputs" in str(fhe_core.check(model))
+        with pytest.raises(CalibrationError, match="has no inputs"):
+            fhe_core.quantize(model, {}, n_bits=4)
 
 
 def test_an_input_that_nothing_produces_is_named_with_its_node(build: Any) -> None:
@@ -201,7 +208,22 @@ def test_an_unsorted_graph_is_told_from_a_cyclic_one(build: Any) -> None:
     assert unsorted.where.node == "y"
     cyclic = error_of(build("a = Plus(x, b)", "b = Same(a)", "y = Same(b)"))
     assert "cyclic" in cyclic.problem
+    assert cyclic.got == "the cycle b <- a <- b"
     assert cyclic.where.node == "a"
+    itself = error_of(build("a = Plus(x, a)", "y = Same(a)"))
+    assert itself.got == "the cycle a <- a"
+
+
+def test_the_names_in_a_subgraph_are_checked_too(build: Any, node: Any, subgraph: Any) -> None:
+    for nodes, reason in (
+        (("s = Plus(t, gone)",), "'gone' is produced by nothing: the subgraph 'body' of node 'y'"),
+        (("s = Same(p)", "p = Same(t)"), "not sorted"),
+        (("s = Same(y)",), "'y' is produced by nothing"),
+        (("p = Same(t)",), "graph output 's' of the subgraph 'body' of node 'y'"),
+        (("s = Same(t)", "s = Double(t)"), "'s' is already the name of another tensor"),
+    ):
+        body = subgraph(*nodes, inputs=("t",), outputs=("s",))
+        assert reason in str(error_of(build(node("y = Repeat(x)", body=body, times=1))))
 
 
 def test_two_tensors_of_one_name_are_refused(build: Any) -> None:
@@ -239,19 +261,6 @@ def test_an_output_without_a_declared_shape_is_accepted(build: Any) -> None:
     model = build("y = Same(x)", outputs={"y": None})
     assert not model.graph.output[0].type.tensor_type.HasField("shape")
     assert load_model(model) is model
-
-
-def test_local_functions_are_inlined(build: Any, node: Any) -> None:
-    function = helper.make_function(
-        "local", "Twice", ["a"], ["b"], [node("b = Double(a)")], [helper.make_opsetid("tests", 1)]
-    )
-    model = build(
-        node("y = Twice(x)", domain="local"),
-        opsets=[("", 17), ("tests", 1), ("local", 1)],
-        functions=[function],
-    )
-    assert [n.op_type for n in load_model(model).graph.node] == ["Double"]
-    assert len(model.functions) == 1
 
 
 # --- external data

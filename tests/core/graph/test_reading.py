@@ -11,6 +11,7 @@ import pytest
 from fhe_core.graph import Graph, load_model, read_graph
 from onnx import AttributeProto, TensorProto, helper
 
+import fhe_core
 from fhe_core import ModelError
 
 
@@ -52,8 +53,25 @@ def test_strings_and_sequences_have_no_dtype(build: Any) -> None:
     assert [info.dtype for info in read(model).outputs] == [None, None]
 
 
-@pytest.mark.parametrize("kind", ["BFLOAT16", "COMPLEX64", "FLOAT8E4M3FN", "INT4"])
-def test_a_tensor_type_that_numpy_lacks_is_named(kind: str, build: Any) -> None:
+@pytest.mark.parametrize(
+    "kind",
+    ["BFLOAT16", "FLOAT8E4M3FN", "FLOAT8E5M2", "FLOAT4E2M1", "INT4", "UINT4", "INT2", "UINT2"],
+)
+def test_a_type_that_numpy_lacks_is_one_of_ml_dtypes(kind: str, build: Any) -> None:
+    number = getattr(TensorProto, kind)
+    expected = helper.tensor_dtype_to_np_dtype(number)
+    ones = np.ones(3).astype(expected)
+    model = build("y = Same(x)", "z = Same(w)", inputs={"x": (number, [3])}, outputs=["y", "z"],
+                  constants={"w": ones})  # fmt: skip
+    graph = read(model)
+    assert graph.inputs[0].dtype == graph.constants["w"].dtype == expected
+    for result in fhe_core.NumpyModule(model)(ones):
+        assert result.dtype == expected
+        assert result.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("kind", ["COMPLEX64", "COMPLEX128"])
+def test_a_tensor_type_that_nothing_computes_with_is_named(kind: str, build: Any) -> None:
     dtype = getattr(TensorProto, kind)
     with pytest.raises(ModelError, match=f"'x' has the element type {kind.lower()}"):
         read(build("y = Same(x)", inputs={"x": (dtype, [2])}))

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from fhe_core.errors import FheError, InputError, ModelError
-from fhe_core.graph.reading import constant
 from fhe_core.graph.schedule import Schedule
 from fhe_core.graph.steps import Step
+from fhe_core.graph.tensors import constant
 
 
 def foldable(step: Step, constants: Mapping[str, Any]) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 
 from fhe_core.errors import InputError
 from fhe_core.graph.ir import ValueInfo
+from fhe_core.graph.tensors import kind, largest
 
 
 def gather(
@@ -89,8 +90,8 @@ _CASTS: Mapping[str, str] = {"f": "fiub", "i": "iub", "u": "iub", "b": "b"}
 
 
 def _check_kind(info: ValueInfo, array: np.ndarray) -> None:
-    accepted = "USO" if info.dtype is None else _CASTS[info.dtype.kind]
-    if array.dtype.kind in accepted:
+    accepted = "USO" if info.dtype is None else _CASTS[kind(info.dtype)]
+    if kind(array.dtype) in accepted:
         return
     raise InputError(
         f"the input {info.name!r} is of type {array.dtype.name}",
@@ -137,10 +138,11 @@ def _cast(info: ValueInfo, array: np.ndarray) -> np.ndarray:
         return array.astype(object)
     if array.dtype == info.dtype:
         return array
+    declared = kind(info.dtype)
     with np.errstate(all="ignore"):
         cast = array.astype(info.dtype)
-    survives = np.isfinite(cast) | ~np.isfinite(array) if info.dtype.kind == "f" else cast == array
-    if info.dtype.kind in "iu":
+    survives = _only_rounded(cast, array) if declared == "f" else cast == array
+    if declared in "iu":
         # uint64 and int64 compare as float64, which is not exact: the signs decide too.
         survives = survives & ((cast < 0) == (array < 0))
     if not np.all(survives):
@@ -152,6 +154,13 @@ def _cast(info: ValueInfo, array: np.ndarray) -> np.ndarray:
             fix="scale the data, or export the model with a wider input type",
         )
     return cast
+
+
+def _only_rounded(cast: np.ndarray, array: np.ndarray) -> np.ndarray:
+    """Where a float stayed finite, infinite or NaN, and below the largest of its type."""
+    same = (np.isnan(cast) == np.isnan(array)) & (np.isinf(cast) == np.isinf(array))
+    # The narrowest floats have no infinity: what is too large becomes their largest value, or NaN.
+    return same & (~np.isfinite(array) | (np.abs(array) <= largest(cast.dtype)))
 
 
 def _count(number: int, noun: str) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import onnx.inliner
 
 from fhe_core.errors import ModelError
 from fhe_core.graph.external import embed_external_data, uses_external_data
@@ -46,9 +45,9 @@ class Parsed:
 def load_model(model: str | os.PathLike[str] | bytes | onnx.ModelProto) -> onnx.ModelProto:
     """The model, checked and self-contained.
 
-    External data is read in, model-local functions are inlined, equal opset imports are merged,
-    and the domain ``ai.onnx`` is written ``""``. A given ``ModelProto`` is never modified; where
-    nothing of this is needed, it comes back itself.
+    External data is read in, equal opset imports are merged, and the domain ``ai.onnx`` is written
+    ``""``. A given ``ModelProto`` is never modified; where nothing of this is needed, it comes back
+    itself.
 
     Args:
         model: a file's path, a file's content, or a ``ModelProto``.
@@ -60,7 +59,7 @@ def load_model(model: str | os.PathLike[str] | bytes | onnx.ModelProto) -> onnx.
     parsed = normalize(parse_model(model))
     for error in validity_errors(parsed.proto, parsed.label):
         raise error
-    return inline_functions(parsed)
+    return parsed.proto
 
 
 def parse_model(model: object) -> Parsed:
@@ -204,20 +203,3 @@ def _all_nodes(proto: onnx.ModelProto) -> list[Any]:
             for graph in (attribute.g, *attribute.graphs):
                 pending.extend(graph.node)
     return found
-
-
-def inline_functions(parsed: Parsed) -> onnx.ModelProto:
-    """The model with calls of its local functions replaced by their bodies.
-
-    Raises:
-        ModelError: the functions cannot be inlined.
-    """
-    if not parsed.proto.functions:
-        return parsed.proto
-    try:
-        return onnx.inliner.inline_local_functions(parsed.proto)
-    except Exception as error:
-        raise ModelError(
-            f"the local functions of {parsed.label} cannot be inlined: {error}",
-            fix="export the model without local functions",
-        ) from error

@@ -12,10 +12,10 @@ import onnx
 from fhe_core.errors import FheError, InputError, UnsupportedOpError
 from fhe_core.graph.folding import fold_constants
 from fhe_core.graph.inputs import gather, prepare, suggestion
-from fhe_core.graph.ir import Graph, Node
+from fhe_core.graph.ir import Graph
 from fhe_core.graph.model import load_model, read_graph
 from fhe_core.graph.schedule import Schedule, release
-from fhe_core.graph.steps import Resolver, Step, resolve_step
+from fhe_core.graph.steps import Resolver, Step, resolve_steps
 from fhe_core.registry import get_registry
 
 
@@ -30,6 +30,7 @@ class NumpyModule:
         registry: where operators come from; the installed packs by default.
 
     Attributes:
+        registry: where operators came from.
         graph: the model as read.
         steps: every node with what implements it, in order.
         folded: all constant arrays by name, initializers and what depends on them alone; read-only.
@@ -55,8 +56,10 @@ class NumpyModule:
         *,
         registry: Resolver | None = None,
     ) -> None:
-        self.graph = model if isinstance(model, Graph) else read_graph(load_model(model))
-        self.steps = _resolved(self.graph, get_registry() if registry is None else registry)
+        registry = get_registry() if registry is None else registry
+        self.registry = registry
+        self.graph = model if isinstance(model, Graph) else read_graph(load_model(model), registry)
+        self.steps = _resolved(self.graph, registry)
         self.folded, errors = fold_constants(self.steps, self.graph.constants)
         for error in errors:
             raise error
@@ -133,17 +136,11 @@ class NumpyModule:
 
 
 def _resolved(graph: Graph, registry: Resolver) -> tuple[Step, ...]:
-    steps: list[Step] = []
-    failures: list[tuple[Node, FheError]] = []
-    for node in graph.nodes:
-        step, errors = resolve_step(node, registry)
-        failures += [(node, error) for error in errors]
-        if step is not None:
-            steps.append(step)
-    unsupported = [error for _, error in failures if isinstance(error, UnsupportedOpError)]
+    steps, errors = resolve_steps(graph, registry)
+    unsupported = [error for error in errors if isinstance(error, UnsupportedOpError)]
     if len(unsupported) > 1:
         raise _all_unsupported(unsupported)
-    for error in (*unsupported, *(error for _, error in failures)):
+    for error in (*unsupported, *errors):
         raise error
     return tuple(steps)
 

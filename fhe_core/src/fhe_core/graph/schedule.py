@@ -10,7 +10,6 @@ leaves.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -178,9 +177,9 @@ def _with_bodies(step: Step) -> Callable[..., Any]:
     def call(*arguments: Any, **attributes: Any) -> Any:
         captured = arguments[width:]
         for name, body in single.items():
-            attributes[name] = partial(body.run, captured)
+            attributes[name] = Subgraph(body, captured)
         for name, bodies in several.items():
-            attributes[name] = tuple(partial(body.run, captured) for body in bodies)
+            attributes[name] = tuple(Subgraph(body, captured) for body in bodies)
         return impl(*arguments[:width], **attributes)
 
     return call
@@ -195,13 +194,33 @@ class _LaidOutBody:
         # What this body defines itself hides a tensor of that name that another body captures.
         hidden = {*own, *graph.constants, *(name for node in graph.nodes for name in node.writes)}
         outer = [f"\0{name}" if name in hidden else name for name in captures]
-        self._width = len(own)
+        self.inputs, self.outputs = graph.inputs, graph.outputs
         self._schedule = Schedule(body.steps, (*own, *outer), graph.constants, graph.output_names)
 
     def run(self, captured: Sequence[Any], *arrays: Any) -> tuple[Any, ...]:
-        if len(arrays) != self._width:
-            raise TypeError(f"the subgraph takes {self._width} inputs and was given {len(arrays)}")
+        if len(arrays) != len(self.inputs):
+            raise TypeError(
+                f"the subgraph takes {len(self.inputs)} inputs and was given {len(arrays)}"
+            )
         return tuple(self._schedule.run((*map(_value, arrays), *captured)))
+
+
+class Subgraph:
+    """A subgraph as an implementation receives it: arrays in, a tuple of arrays out.
+
+    Attributes:
+        inputs: the declared name, type and shape of each input, as far as the model says.
+        outputs: those of each output.
+    """
+
+    __slots__ = ("_body", "_captured", "inputs", "outputs")
+
+    def __init__(self, body: _LaidOutBody, captured: Sequence[Any]) -> None:
+        self._body, self._captured = body, captured
+        self.inputs, self.outputs = body.inputs, body.outputs
+
+    def __call__(self, *arrays: Any) -> tuple[Any, ...]:
+        return self._body.run(self._captured, *arrays)
 
 
 def _value(result: Any) -> Any:

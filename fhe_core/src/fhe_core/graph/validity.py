@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +10,8 @@ import onnx
 import onnx.checker
 import onnx.defs
 
-from fhe_core.errors import ModelError, Where
+from fhe_core.errors import ModelError
+from fhe_core.graph.names import REPAIR, name_errors, where_of
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
 OLDEST_OPSET = (
@@ -21,7 +21,6 @@ OLDEST_COMPILED_OPSET = 7  # from 7 on, NumPy's rules of broadcasting
 NEWEST_OPSET = onnx.defs.onnx_opset_version()
 
 _EXPORT_OPSET = f"export the model again with opset_version={min(17, NEWEST_OPSET)}"
-_REPAIR = "repair the graph, or export the model again"
 
 
 def validity_errors(proto: onnx.ModelProto, label: str) -> list[ModelError]:
@@ -38,7 +37,7 @@ def validity_errors(proto: onnx.ModelProto, label: str) -> list[ModelError]:
         *_version_errors(proto, label),
         *_interface_errors(proto.graph, label),
         *_domain_errors(proto, label),
-        *_name_errors(proto.graph, label),
+        *name_errors(proto, label),
     ] or list(_checker_errors(proto, label))
 
 
@@ -74,12 +73,9 @@ def _version_errors(proto: onnx.ModelProto, label: str) -> Iterator[ModelError]:
 
 
 def _interface_errors(graph: Any, label: str) -> Iterator[ModelError]:
-    constants = {tensor.name for tensor in graph.initializer}
-    if all(info.name in constants for info in graph.input):
-        yield ModelError(f"{label} has no graph inputs", expected="at least one input", fix=_REPAIR)
     if not graph.output:
         yield ModelError(
-            f"{label} has no graph outputs", expected="at least one output", fix=_REPAIR
+            f"{label} has no graph outputs", expected="at least one output", fix=REPAIR
         )
 
 
@@ -91,116 +87,47 @@ def _domain_errors(proto: onnx.ModelProto, label: str) -> Iterator[ModelError]:
         if node.domain not in imported:
             yield ModelError(
                 f"{label} imports no opset for the domain {node.domain or 'ai.onnx'!r}",
-                where=_where(node),
+                where=where_of(node),
                 fix=f"add an opset_import entry for {node.domain or 'ai.onnx'!r}",
             )
 
 
-def _name_errors(graph: Any, label: str) -> Iterator[ModelError]:
-    """Names defined twice, read before they are produced, or never produced."""
-    known: set[str] = set()
-    for kind, names in (
-        ("graph input", [info.name for info in graph.input]),
-        ("initializer", _initializer_names(graph)),
-    ):
-        seen: set[str] = set()
-        for name in names:
-            if name in seen:
-                yield ModelError(f"{label} has two {kind}s named {name!r}", fix=_REPAIR)
-            seen.add(name)
-        known |= seen  # an initializer may share a graph input's name: it is its default
-    produced = {name for node in graph.node for name in node.output}
-    looping: set[str] | None = None
-    for node in graph.node:
-        for name in filter(None, node.input):
-            if name in known:
-                continue
-            if name not in produced:
-                yield ModelError(
-                    f"input {name!r} is produced by nothing: {label} has no initializer, graph "
-                    "input or node output of that name",
-                    where=_where(node),
-                    got=_near(name, known | produced),
-                    fix=_REPAIR,
-                )
-                continue
-            if looping is None:
-                looping = _cyclic_names(graph)
-            reason = (
-                "can never be produced: the graph is cyclic"
-                if name in looping
-                else "is produced by a later node: the graph is not sorted"
-            )
-            yield ModelError(
-                f"input {name!r} {reason}",
-                where=_where(node),
-                expected=f"the nodes of {label} in an order in which they can run",
-                fix=_REPAIR,
-            )
-        for name in filter(None, node.output):
-            if name in known:
-                yield ModelError(
-                    f"output {name!r} is already the name of another tensor of {label}",
-                    where=_where(node),
-                    expected="every tensor to be produced once",
-                    fix=_REPAIR,
-                )
-            known.add(name)
-    for info in graph.output:
-        if info.name not in known:
-            yield ModelError(
-                f"graph output {info.name!r} of {label} is produced by nothing",
-                got=_near(info.name, known),
-                fix=_REPAIR,
-            )
-
-
-def _initializer_names(graph: Any) -> list[str]:
-    return [
-        *(tensor.name for tensor in graph.initializer),
-        *(sparse.values.name for sparse in graph.sparse_initializer),
-    ]
-
-
-def _cyclic_names(graph: Any) -> set[str]:
-    """Outputs of the nodes that no order can run: those in a cycle, or behind one."""
-    waiting = list(graph.node)
-    unproduced = {name for node in waiting for name in node.output}
-    while True:
-        ready = [node for node in waiting if unproduced.isdisjoint(node.input)]
-        if not ready:
-            return unproduced
-        for node in ready:
-            unproduced.difference_update(node.output)
-        waiting = [node for node in waiting if not unproduced.isdisjoint(node.output)]
-
-
 def _checker_errors(proto: onnx.ModelProto, label: str) -> Iterator[ModelError]:
     try:
-        onnx.checker.check_model(_with_shapes(proto))
+        onnx.checker.check_model(_checkable(proto))
     except onnx.checker.ValidationError as error:
-        yield ModelError(f"{label} is not a valid model: {_essence(str(error))}", fix=_REPAIR)
+        yield ModelError(f"{label} is not a valid model: {_essence(str(error))}", fix=REPAIR)
     except Exception as error:  # noqa: BLE001  protobuf's limit of 2 GiB has a different class in each version
-        yield ModelError(f"{label} cannot be checked: {_essence(str(error))}", fix=_REPAIR)
+        yield ModelError(f"{label} cannot be checked: {_essence(str(error))}", fix=REPAIR)
 
 
-def _with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with an empty shape where an input or output declares none.
+def _checkable(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model for the checker: initializers as inputs, a shape for every input, a type for outputs.
 
-    The checker wants one; onnxruntime does not, and many older exporters wrote none.
+    Weights would be copied twice, and beyond 2 GiB not at all; what they hold is seen when they are
+    read. The checker wants shapes and types; onnxruntime does not, and older exporters wrote none.
     """
-    if all(_has_shape(info) for info in (*proto.graph.input, *proto.graph.output)):
-        return proto
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    for info in (*copy.graph.input, *copy.graph.output):
-        if not _has_shape(info):
+    copy = onnx.ModelProto(ir_version=proto.ir_version)
+    copy.opset_import.extend(proto.opset_import)
+    copy.functions.extend(proto.functions)
+    graph = copy.graph
+    graph.name = proto.graph.name
+    graph.node.extend(proto.graph.node)
+    graph.input.extend(proto.graph.input)
+    graph.output.extend(proto.graph.output)
+    graph.sparse_initializer.extend(proto.graph.sparse_initializer)
+    declared = {info.name for info in graph.input}
+    for tensor in proto.graph.initializer:
+        if tensor.name not in declared:
+            kind = onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
+            graph.input.append(onnx.helper.make_value_info(tensor.name, kind))
+    for info in graph.output:
+        if info.type.WhichOneof("value") is None:
+            info.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    for info in (*graph.input, *graph.output):
+        if info.type.WhichOneof("value") == "tensor_type":
             info.type.tensor_type.shape.SetInParent()
     return copy
-
-
-def _has_shape(info: Any) -> bool:
-    return info.type.WhichOneof("value") != "tensor_type" or info.type.tensor_type.HasField("shape")
 
 
 def _essence(message: str) -> str:
@@ -211,13 +138,3 @@ def _essence(message: str) -> str:
     if node is None:
         return text
     return f"{text} (node {node[1]!r}, op {node[2]})" if node[1] else f"{text} (op {node[2]})"
-
-
-def _where(node: Any) -> Where:
-    name = node.name or next(filter(None, node.output), node.op_type)
-    return Where(name, node.op_type, node.domain)
-
-
-def _near(name: str, others: set[str]) -> str | None:
-    matches = difflib.get_close_matches(name, others, n=1)
-    return f"the nearest name is {matches[0]!r}" if matches else None
