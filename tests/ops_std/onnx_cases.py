@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import helper, numpy_helper
+from fhe_core.testing.onnx_cases import all_cases
 
 Implementations = Iterable[tuple[str, int, Callable[..., Any]]]
 
@@ -91,12 +90,16 @@ def assert_same(got: Any, expected: Any, *, rtol: float = 0.0, atol: float = 0.0
     assert isinstance(got, np.ndarray | np.generic), f"{type(got)} is not an array"
     assert got.dtype == expected.dtype, f"dtype {got.dtype}, expected {expected.dtype}"
     assert got.shape == expected.shape, f"shape {got.shape}, expected {expected.shape}"
-    if expected.dtype.kind in "fc":
-        # float16 is compared in float32, where its tolerance does not underflow.
+    if expected.dtype.kind in "fc" or expected.dtype.name == "bfloat16":
+        # float16 is compared in float32, where its tolerance does not underflow. ONNX's own runner
+        # allows bfloat16, whose digits are fewer than every tolerance, 2⁻⁶.
         wide = np.result_type(expected.dtype, np.float32)
+        rtol = max(rtol, 2**-6) if expected.dtype.name == "bfloat16" and rtol else rtol
         np.testing.assert_allclose(
             np.asarray(got, wide), np.asarray(expected, wide), rtol=rtol, atol=atol
         )
+    elif expected.dtype.kind == "V":  # of ml_dtypes: all in float32, where NaN is NaN
+        np.testing.assert_array_equal(got.astype(np.float32), expected.astype(np.float32))
     else:
         np.testing.assert_array_equal(got, expected)
 
@@ -125,7 +128,8 @@ def parameters(*op_types: str, exclude: Mapping[str, str] | None = None, domain:
 
 
 @functools.cache
-def _collect() -> tuple[Case, ...]:
+def onnx_tests(kind: str) -> tuple[Any, ...]:
+    """ONNX's ``TestCase``s of a kind: node, simple, pytorch-converted or pytorch-operator."""
     # ONNX computes its cases while it is imported, with warnings and with NumPy's global generator:
     # the warnings are not ours, and the generator is seeded so that two runs see the same data.
     state = np.random.get_state()  # noqa: NPY002
@@ -135,51 +139,24 @@ def _collect() -> tuple[Case, ...]:
             warnings.simplefilter("ignore")
             from onnx.backend.test.loader import load_model_tests
 
-            tests = load_model_tests(kind="node")
+            return tuple(load_model_tests(kind=kind))
     finally:
         np.random.set_state(state)  # noqa: NPY002
-    single = [test for test in tests if test.model is not None and "_expanded" not in test.name]
-    found = [_case(test) for test in single if len(test.model.graph.node) == 1]
-    return tuple(sorted(found, key=lambda case: case.name))
 
 
-def _case(test: Any) -> Case:
-    (node,) = test.model.graph.node
-    opsets = {opset.domain: opset.version for opset in test.model.opset_import}
-    ((inputs, outputs),) = test.data_sets
-    return Case(
-        name=test.name,
-        op_type=node.op_type,
-        domain=node.domain,
-        opset=opsets[node.domain],
-        attributes={attribute.name: _attribute(attribute) for attribute in node.attribute},
-        inputs=_by_name(node.input, inputs),
-        outputs=_by_name(node.output, outputs),
-        rtol=test.rtol,
-        atol=test.atol,
+@functools.cache
+def _collect() -> tuple[Case, ...]:
+    return tuple(
+        Case(
+            name=case.name,
+            op_type=case.op_type,
+            domain=case.domain,
+            opset=case.opset,
+            attributes=case.attributes,
+            inputs=case.inputs,
+            outputs=case.outputs,
+            rtol=case.rtol,
+            atol=case.atol,
+        )
+        for case in all_cases()
     )
-
-
-def _by_name(names: Iterable[str], values: Iterable[Any]) -> tuple[Any, ...]:
-    # ONNX lists values only for the names that are present ("" is a missing optional one).
-    present = iter(values)
-    return tuple(_value(next(present)) if name else None for name in names)
-
-
-def _value(value: Any) -> Any:
-    if isinstance(value, onnx.TensorProto):
-        return numpy_helper.to_array(value)
-    if isinstance(value, list):
-        return [_value(one) for one in value]
-    return value if value is None else np.asarray(value)
-
-
-def _attribute(attribute: onnx.AttributeProto) -> Any:
-    value = helper.get_attribute_value(attribute)
-    if isinstance(value, onnx.TensorProto):
-        return numpy_helper.to_array(value)
-    if isinstance(value, bytes):
-        return value.decode()
-    if isinstance(value, onnx.GraphProto | onnx.SparseTensorProto | onnx.TypeProto | int | float):
-        return value
-    return tuple(one.decode() if isinstance(one, bytes) else one for one in value)

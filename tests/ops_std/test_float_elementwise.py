@@ -28,25 +28,6 @@ MODULES = (activations, arithmetic, logic, reduction, conversion)
 IMPLEMENTATIONS = tuple(row for module in MODULES for row in module.IMPLEMENTATIONS)
 OPS = tuple(sorted({op for op, _, _ in IMPLEMENTATIONS}))
 
-NO_DTYPE = {
-    "BFLOAT16": "NumPy has no bfloat16",
-    "FLOAT8E4M3FN": "NumPy has no 8-bit float",
-    "FLOAT8E4M3FNUZ": "NumPy has no 8-bit float",
-    "FLOAT8E5M2": "NumPy has no 8-bit float",
-    "FLOAT8E5M2FNUZ": "NumPy has no 8-bit float",
-    "FLOAT8E8M0": "NumPy has no 8-bit float",
-    "FLOAT4E2M1": "NumPy has no 4-bit float",
-    "UINT4": "NumPy has no 4-bit integer",
-    "INT4": "NumPy has no 4-bit integer",
-    "UINT2": "NumPy has no 2-bit integer",
-    "INT2": "NumPy has no 2-bit integer",
-}
-EXCLUDED = {
-    case.name: NO_DTYPE[target]
-    for case in cases("Cast", "CastLike")
-    if (target := case.name.rpartition("_to_")[2]) in NO_DTYPE
-}
-
 
 def compute(op: str, *inputs: Any, opset: int = 21, **attributes: Any) -> Any:
     result = run(implementation_for(IMPLEMENTATIONS, op, opset), inputs, attributes)
@@ -75,7 +56,7 @@ def by_runtime(op: str, *inputs: Any, opset: int, **attributes: Any) -> list[Any
 # ONNX's own cases
 
 
-@pytest.mark.parametrize("case", parameters(*OPS, exclude=EXCLUDED))
+@pytest.mark.parametrize("case", parameters(*OPS))
 def test_onnx_case(case: Any) -> None:
     """Values, dtypes and shapes are those of ONNX's node tests; inputs are read-only."""
     case.check(IMPLEMENTATIONS)
@@ -84,7 +65,7 @@ def test_onnx_case(case: Any) -> None:
 def test_onnx_cases_are_all_there() -> None:
     """555 cases with onnx 1.23; a collection that breaks must not pass as an empty one."""
     found = cases(*OPS)
-    assert len(found) - len(EXCLUDED) >= 490
+    assert len(found) >= 550
     assert {case.op_type for case in found} == set(OPS)
 
 
@@ -403,10 +384,10 @@ def test_cast_beyond_the_range_is_infinite() -> None:
     assert_same(compute("Cast", x, to=10), np.array([np.inf, -np.inf], np.float16))
 
 
-def test_cast_to_a_type_that_numpy_lacks_says_which_there_are() -> None:
-    with pytest.raises(UnsupportedOpError, match=r"1 \(float32\).*got: data type number 8"):
+def test_strings_are_not_cast() -> None:
+    with pytest.raises(UnsupportedOpError, match="got: 8"):
         compute("Cast", X, to=8)
-    with pytest.raises(UnsupportedOpError, match="got: dtype object"):
+    with pytest.raises(UnsupportedOpError, match="to object"):
         compute("CastLike", X, np.array("a", object))
 
 

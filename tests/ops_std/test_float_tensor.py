@@ -11,14 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
+import torch
 from fhe_core.errors import FheError, ModelError, UnsupportedOpError
-from onnx import helper
 
 from fhe_ops_std import indexing, layout, linear, normalization, pooling
 
 from . import onnx_cases
+from .oracles import assert_all_same, by_runtime
 
 MODULES = (linear, pooling, normalization, layout, indexing)
 IMPLEMENTATIONS = tuple(row for module in MODULES for row in module.IMPLEMENTATIONS)
@@ -42,7 +42,7 @@ def test_onnx_s_own_cases_are_all_there() -> None:
     """222 cases with onnx 1.23; a collection that breaks must not pass as an empty one."""
     found = onnx_cases.cases(*OPS)
     assert len(found) >= 200
-    assert {case.op_type for case in found} == set(OPS)
+    assert {case.op_type for case in found} == set(OPS) - {"GlobalLpPool"}
 
 
 # ONNX Runtime as a further judge
@@ -52,48 +52,9 @@ def f32(value: Any) -> Any:
     return np.array(value, np.float32)
 
 
-def one_node_model(
-    op: str, inputs: tuple[Any, ...], outputs: int, opset: int, attributes: dict[str, Any]
-) -> Any:
-    names = [f"x{i}" if value is not None else "" for i, value in enumerate(inputs)]
-    results = [f"y{i}" for i in range(outputs)]
-    graph = helper.make_graph(
-        [helper.make_node(op, names, results, **attributes)],
-        op,
-        [
-            helper.make_tensor_value_info(
-                name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
-            )
-            for name, value in zip(names, inputs, strict=True)
-            if name
-        ],
-        [helper.make_empty_tensor_value_info(name) for name in results],
-    )
-    opsets = [helper.make_opsetid("", opset)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
-
-
-def feeds(inputs: tuple[Any, ...]) -> dict[str, Any]:
-    return {f"x{i}": value for i, value in enumerate(inputs) if value is not None}
-
-
-def by_runtime(
-    op: str, *inputs: Any, outputs: int = 1, opset: int = 17, **attributes: Any
-) -> list[Any]:
-    model = one_node_model(op, inputs, outputs, opset, attributes)
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    return list(session.run(None, feeds(inputs)))
-
-
 def compute(op: str, *inputs: Any, opset: int = 17, **attributes: Any) -> tuple[Any, ...]:
     function = onnx_cases.implementation_for(IMPLEMENTATIONS, op, opset)
     return onnx_cases.run(function, inputs, attributes)
-
-
-def assert_all_same(got: tuple[Any, ...], expected: list[Any], rtol: float = 1e-5) -> None:
-    assert len(got) >= len(expected)
-    for one, other in zip(got, expected, strict=False):
-        onnx_cases.assert_same(one, other, rtol=rtol, atol=rtol)
 
 
 def random_windows(rng: np.random.Generator, rank: int, *, pooling: bool) -> dict[str, Any]:
@@ -226,6 +187,10 @@ C3 = tuple(np.array(v, np.float32) for v in ([1, 2, 3], [0, 1, 0], [2, 4, 6], [1
 I64 = np.array([1, 2], np.int64)
 
 OLD: list[tuple[str, int, tuple[Any, ...], dict[str, Any], int]] = [
+    ("GlobalLpPool", 7, (X,), {}, 1),
+    ("LpPool", 7, (X,), {"kernel_shape": [2], "pads": [1, 0], "p": 3}, 1),
+    ("LpPool", 11, (X,), {"kernel_shape": [3], "auto_pad": "SAME_UPPER", "p": 1}, 1),
+    ("MeanVarianceNormalization", 9, (X[..., None],), {}, 1),
     ("Gemm", 7, (X[0], X[0].T.copy(), f32([[1], [2], [3]])), {"alpha": 0.5, "beta": 2.0}, 1),
     ("Gemm", 9, (X[0], X[1], f32([1])), {"transA": 1}, 1),
     ("BatchNormalization", 7, (X, *C3), {"epsilon": 0.01}, 1),
@@ -261,6 +226,7 @@ OLD: list[tuple[str, int, tuple[Any, ...], dict[str, Any], int]] = [
         1,
     ),
     ("GatherND", 11, (X, np.array([[0, 1], [-1, 2]])), {}, 1),
+    ("OneHot", 9, (np.array([0, 2, 4]), np.array(3), f32([1, 2])), {"axis": 0}, 1),
     ("Range", 11, (np.array(10), np.array(4), np.array(-2)), {}, 1),
     ("Range", 11, tuple(map(f32, (1, 2, 0.1))), {}, 1),
 ]
@@ -366,7 +332,13 @@ FURTHER: list[tuple[str, int, tuple[Any, ...], dict[str, Any], int]] = [
     ("InstanceNormalization", 6, (X, C3[0], C3[1]), {"epsilon": 0.1}, 1),
     ("LayerNormalization", 17, (X, f32([1, 2, 3, 4])), {}, 3),
     ("LayerNormalization", 17, (X, X[0], X[1]), {"axis": 1, "epsilon": 0.1}, 3),
+    ("MeanVarianceNormalization", 13, (X,), {"axes": [0, -1]}, 1),
+    ("RMSNormalization", 23, (X, C3[2][:1]), {}, 1),
+    ("RMSNormalization", 23, (X, X[0]), {"axis": 1, "epsilon": 0.1}, 1),
     ("GlobalMaxPool", 1, (X,), {}, 1),
+    ("GlobalLpPool", 2, (X[..., None],), {"p": 3}, 1),
+    ("LpPool", 18, (X[..., None] - 9,), {"kernel_shape": [2, 1], "dilations": [2, 1], "p": 3}, 1),
+    ("LpPool", 18, (X,), {"kernel_shape": [2], "ceil_mode": 1, "strides": [3]}, 1),
     ("GlobalAveragePool", 1, (X[:, :, :, None, None],), {}, 1),
     ("Conv", 11, (X[:0], np.ones((2, 3, 2), np.float32)), {}, 1),
     ("MaxPool", 12, (X[:0],), {"kernel_shape": [2]}, 2),
@@ -412,6 +384,25 @@ def test_local_response_of_an_even_size_looks_further_ahead() -> None:
     x = f32([[[1], [2], [3]]])
     (y,) = compute("LRN", x, size=2, alpha=2.0, beta=1.0)
     onnx_cases.assert_same(y, x / f32([[[6], [14], [10]]]), rtol=1e-6)
+
+
+def test_groups_of_channels_are_normalized_as_by_torch() -> None:
+    """In half precision too, whose statistics are in single precision."""
+    rng = np.random.default_rng(5)
+    x = (rng.normal(size=(2, 6, 3, 2)) * 3 + 5).astype(np.float32)
+    scale, bias = rng.normal(size=(2, 6)).astype(np.float32)
+    for groups in (1, 2, 6):
+        expected = torch.nn.functional.group_norm(
+            *map(torch.from_numpy, (x,)), groups, *map(torch.from_numpy, (scale, bias)), 0.01
+        ).numpy()
+        settings = {"num_groups": groups, "epsilon": 0.01, "opset": 21}
+        (y,) = compute("GroupNormalization", x, scale, bias, **settings)
+        onnx_cases.assert_same(y, expected, rtol=1e-5, atol=1e-5)
+        half = tuple(v.astype(np.float16) for v in (x, scale, bias))
+        (y,) = compute("GroupNormalization", *half, **settings)
+        onnx_cases.assert_same(y, expected.astype(np.float16), rtol=2e-2, atol=2e-2)
+    with pytest.raises(ValueError, match="do not split into 4 groups"):
+        compute("GroupNormalization", x, scale, bias, opset=21, num_groups=4)
 
 
 # Laws that hold for all of them
@@ -572,6 +563,7 @@ def test_squeeze_and_concat_can_be_traced() -> None:
         ("Split", (X, None), {"axis": 1}, "sizes of the parts are missing"),
         ("Split", (X, np.array([1, 1])), {"axis": 1}, "do not add up.*a sum of 3"),
         ("LayerNormalization", (X, X), {"stash_type": 16}, "stash_type=1"),
+        ("LpPool", (X,), {"kernel_shape": [2, 2]}, "kernel_shape does not fit"),
     ],
 )
 def test_what_is_no_valid_node_says_so(

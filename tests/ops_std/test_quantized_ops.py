@@ -1,5 +1,5 @@
-"""Each quantized operator computes its ONNX op: exactly on what its integers stand for, alone, and within
-8 bits between two products, with no more look-ups than it must have."""
+"""Each quantized operator between two products, with no more look-ups than it must have; and by itself, on
+ordinary arrays. What it computes alone, at which widths and how exactly, the conformance kit shows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import onnx
 import pytest
 from fhe_core.graph.model import read_graph
 from fhe_core.quantization.module import QuantizedModule
-from fhe_core.quantization.quantizers import QuantizationOptions, UniformQuantizer
 
 import fhe_core
 from fhe_core import QuantizedArray
@@ -36,7 +35,6 @@ class Case:
         domain: nodes that make x and z from any numbers; none by default.
         lookups: of the op between two products, those that quantize its inputs among them.
         within: relative error between two products.
-        slack: how far it may be off alone, on top of half a step of its output.
     """
 
     nodes: str
@@ -46,7 +44,6 @@ class Case:
     opset: int = 17
     lookups: int = 1
     within: float = 0.03
-    slack: float = 0.0
     batch: Any = "N"
 
     @property
@@ -142,24 +139,19 @@ def linear() -> Iterator[tuple[str, Case]]:
 
 def arithmetic() -> Iterator[tuple[str, Case]]:
     w = {"w": normal(5)}
-    for op, encrypted, slack in (
-        ("Add", 2, 0.0),
-        ("Sub", 2, 0.0),
-        ("Mul", 5, 0.0),
-        ("Div", 5, 0.03),
-    ):
+    for op, encrypted in (("Add", 2), ("Sub", 2), ("Mul", 5), ("Div", 5)):
         positive = POSITIVE if op == "Div" else ""
         yield f"{op} a constant", Case(f"y = {op}(x, w)", w)
         yield f"{op} a scalar", Case(f"y = {op}(x, w)", {"w": np.float32(1.5)})
         yield f"{op} to a constant", Case(f"y = {op}(w, x)", w, domain=positive)
         both = f"y = {op}(x, z)"
-        yield f"{op} encrypted", Case(both, domain=positive, lookups=encrypted, slack=slack)
+        yield f"{op} encrypted", Case(both, domain=positive, lookups=encrypted)
         # One integer tensor is behind both operands, so it is one look-up.
         itself = f"s = Cosh(x) \n y = {op}(x, s)"
         yield f"{op} with a function of itself", Case(itself, within=0.08)  # long tails
         yield f"{op} with itself", Case(f"y = {op}(x, x)", domain=positive)
     broadcast = "a = ReduceMean <axes = [1]> (z) \n y = Add(x, a)"
-    yield "Add broadcast", Case(broadcast, {}, (3, 5), lookups=3, slack=0.02)
+    yield "Add broadcast", Case(broadcast, {}, (3, 5), lookups=3)
     yield "Sum of three", Case("y = Sum(x, z, x)", lookups=2)
     yield "Sum with a constant", Case("y = Sum(x, w, z)", w, lookups=2)
     yield "Mean", Case("y = Mean(x, z)", lookups=3)
@@ -319,11 +311,10 @@ def layout() -> Iterator[tuple[str, Case]]:
         ("SpaceToDepth", "y = SpaceToDepth <blocksize = 2> (x)", {}, 17),
     ):
         yield name, Case(nodes, constants, IMAGE, opset=opset)
-    # The constant is rounded to the integers of x, 4.5 / 255 apart at most.
     level = {"p": pads, "v": np.float32(0.75)}
-    yield "Pad with a value", Case("y = Pad(x, p, v)", level, IMAGE, slack=0.02)
+    yield "Pad with a value", Case("y = Pad(x, p, v)", level, IMAGE)
     nine = "y = Pad <pads = [0, 0, 1, 1, 0, 0, 1, 1], value = 0.5> (x)"
-    yield "Pad opset 9", Case(nine, {}, IMAGE, opset=9, slack=0.02)
+    yield "Pad opset 9", Case(nine, {}, IMAGE, opset=9)
     first, last = {"w": normal(1, 2, 6, 6)}, {"v": normal(1, 1, 6, 6, seed=1)}
     around: Any
     for name, around, joined in (
@@ -332,12 +323,12 @@ def layout() -> Iterator[tuple[str, Case]]:
         ("around", {**first, **last}, "w, x, v"),
     ):
         nodes = f"y = Concat <axis = 1> ({joined})"
-        yield f"Concat constants {name}", Case(nodes, around, IMAGE, slack=0.02, batch=1)
+        yield f"Concat constants {name}", Case(nodes, around, IMAGE, batch=1)
     # Two parts, each quantized; nothing more to join them in another order.
     parts = "a, b = Split <axis = 1{0} \n y = Concat <axis = 1> (b, a)"
-    yield "Split", Case(parts.format("> (x, s)"), {"s": [1, 3]}, IMAGE, lookups=2, slack=0.02)
+    yield "Split", Case(parts.format("> (x, s)"), {"s": [1, 3]}, IMAGE, lookups=2)
     halves = parts.format(", num_outputs = 2> (x)")
-    yield "Split opset 18", Case(halves, {}, IMAGE, opset=18, lookups=2, slack=0.02)
+    yield "Split opset 18", Case(halves, {}, IMAGE, opset=18, lookups=2)
     yield "Concat", Case("y = Concat <axis = 1> (x, z)", {}, IMAGE, lookups=2)
 
 
@@ -370,46 +361,6 @@ def in_float(proto: onnx.ModelProto, data: Mapping[str, Any], batch: Any) -> Any
     return np.concatenate(
         [net(**{name: a[i : i + 1] for name, a in data.items()}) for i in range(SAMPLES)]
     )
-
-
-def represented(values: Any, params: Any) -> Any:
-    """The numbers that the integers of ``values`` stand for."""
-    quantizer = UniformQuantizer(QuantizationOptions(8), params=params)
-    return quantizer.dequant(quantizer.quant(np.float64(values))).astype(np.float32)
-
-
-def with_planned_weights(proto: onnx.ModelProto, plan: Any) -> onnx.ModelProto:
-    """The model with the weights that the plan's integers stand for."""
-    copy = onnx.ModelProto.FromString(proto.SerializeToString())
-    for name, weight in plan.weights.items():
-        tensor = next(t for t in copy.graph.initializer if t.name == name.split("@")[0])
-        values = represented(onnx.numpy_helper.to_array(tensor), weight.parameters)
-        tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
-    return copy
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_alone_it_is_the_float_op_on_what_its_integers_stand_for(name: str) -> None:
-    """To half a step of its output, if that is quantized; and exactly there under simulation."""
-    case = CASES[name]
-    proto, data = case.alone(), case.data()
-    qm = quantized(proto, data, rounding=16)  # none of their accumulators is wider
-    plan = qm.plan
-    seen = {
-        key: represented(values, plan.tensors[key].parameters) if key in plan.tensors else values
-        for key, values in data.items()
-    }
-    expected = in_float(with_planned_weights(proto, plan), seen, case.batch)
-    tolerance = case.slack + 1e-5 * float(abs(expected).max())
-    if "y" in plan.tensors:
-        params = plan.tensors["y"].parameters
-        ends = (np.array([params.low, params.high]) - params.zero_point) * params.scale
-        expected = np.clip(expected, *ends)
-        tolerance += params.scale / 2
-    result = qm.forward(**data)
-    assert result.shape == expected.shape
-    assert float(abs(result - expected).max()) <= tolerance
-    assert np.array_equal(qm.forward(**data, fhe="simulate"), result)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -6,7 +6,7 @@ from typing import Any
 
 import fhe_core
 
-__all__ = ["fhe_register_ops"]
+__all__ = ["fhe_register_ops", "fhe_register_passes"]
 
 
 @fhe_core.hookimpl
@@ -15,30 +15,75 @@ def fhe_register_ops(registry: Any) -> None:
     from fhe_ops_std import (
         activations,
         arithmetic,
+        attention,
+        bits,
+        control,
         conversion,
+        cumulative,
+        detection,
+        einsum,
         indexing,
+        integer_linear,
         layout,
         linear,
+        linear_attention,
         logic,
+        ngrams,
         normalization,
         pooling,
         quantized,
+        quantizing,
+        recurrent,
         reduction,
+        regions,
+        resizing,
+        sampling,
+        scattering,
+        signal,
+        sorting,
+        transposed,
     )
 
     for module in (
         activations,
         arithmetic,
+        attention,
+        bits,
+        control,
         conversion,
+        cumulative,
+        detection,
+        einsum,
         indexing,
+        integer_linear,
         layout,
         linear,
+        linear_attention,
         logic,
+        ngrams,
         normalization,
         pooling,
+        quantizing,
+        recurrent,
         reduction,
+        regions,
+        resizing,
+        sampling,
+        scattering,
+        signal,
+        sorting,
+        transposed,
     ):
         for op_type, since_version, function in module.IMPLEMENTATIONS:
             registry.impl(op_type, function, since_version=since_version)
     for operator in quantized.CLASSES:
         registry.quantized(operator)
+
+
+@fhe_core.hookimpl
+def fhe_register_passes(passes: Any) -> None:
+    """Register every graph pass."""
+    from fhe_ops_std.passes import PASSES
+
+    for each in PASSES:
+        passes.add(each)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -65,12 +66,19 @@ def windows(
     dilations = dilations or (1,) * rank
     pads = pads or (0,) * (2 * rank)
     strides = strides or (1,) * rank
-    for name, values, count in (
-        ("kernel_shape", kernel_shape, rank),
-        ("dilations", dilations, rank),
-        ("strides", strides, rank),
-        ("pads", pads, 2 * rank),
+    for name, values, count, least in (
+        ("kernel_shape", kernel_shape, rank, 1),
+        ("dilations", dilations, rank, 1),
+        ("strides", strides, rank, 1),
+        ("pads", pads, 2 * rank, 0),
     ):
+        if any(value < least for value in values):
+            raise ModelError(
+                f"{name} has a value below {least}",
+                expected=f"{least} or more",
+                got=str(tuple(values)),
+                fix=f"export the model again with other values in {name}",
+            )
         if len(values) != count:
             raise ModelError(
                 f"{name} does not fit an input of {rank} spatial axes",
@@ -127,13 +135,34 @@ def _window(
     return Window(length, kernel, stride, dilation, before, after, steps)
 
 
-def padded(x: Array, sliding: tuple[Window, ...]) -> Array:
-    """x: (N, C, ...) with zeros for every tap outside of it; x itself where there is none."""
+def steps_of(
+    x: Array, sliding: tuple[Window, ...], first: int, steps: int
+) -> tuple[Array, tuple[Window, ...]]:
+    """The rows of x: (..., *spatial) that ``steps`` steps of the first window see, from ``first`` on,
+    and the windows there."""
+    if steps == sliding[0].steps:
+        return x, sliding
+    head = replace(sliding[0], steps=steps)
+    begin = first * head.stride - head.before
+    rows = slice(max(begin, 0), max(begin + head.reach, 0))
+    seen = x[(..., rows, *(slice(None),) * (len(sliding) - 1))]
+    head = replace(head, length=seen.shape[-len(sliding)], before=max(-begin, 0))
+    return seen, (head, *sliding[1:])
+
+
+def padded(x: Array, sliding: tuple[Window, ...], spare: int = 0) -> Array:
+    """x: (..., *spatial) with zeros for every tap outside of it; x itself where there is none.
+
+    Args:
+        spare: how many elements behind the result's last one must be readable memory.
+    """
     ends = [max(window.reach - window.before - window.length, 0) for window in sliding]
-    if not any(ends) and not any(window.before for window in sliding):
+    if not spare and not any(ends) and not any(window.before for window in sliding):
         return x
     sizes = (window.before + window.length + end for window, end in zip(sliding, ends, strict=True))
-    y = np.zeros((*x.shape[:2], *sizes), dtype=x.dtype)
+    shape = (*x.shape[: -len(sliding)], *sizes)
+    size = math.prod(shape)
+    y = np.zeros(size + spare, dtype=x.dtype)[:size].reshape(shape)
     inside = (slice(window.before, window.before + window.length) for window in sliding)
     y[(..., *inside)] = x
     return y

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._precision import precise, rounded
 from .arithmetic import erf
 
 Array = NDArray[Any]
@@ -30,6 +31,13 @@ def leaky_relu(x: Array, /, *, alpha: float = 0.009999999776482582) -> Array:
     """ONNX LeakyRelu-16: alpha * x for x < 0, x for x >= 0."""
     zero = x.dtype.type(0)
     return np.maximum(x, zero) + x.dtype.type(alpha) * np.minimum(x, zero)
+
+
+def p_relu_6(x: Array, slope: Array, /) -> Array:
+    """ONNX PRelu-6: slope * x for x < 0, x for x >= 0; slope is one number, or one a channel."""
+    if slope.size > 1 and slope.shape != x.shape[1:2]:
+        raise ValueError(f"slope of shape {slope.shape} has not one number for each channel of x")
+    return p_relu(x, slope.reshape(-1, *(1,) * max(x.ndim - 2, 0)) if slope.size > 1 else slope)
 
 
 def p_relu(x: Array, slope: Array, /) -> Array:
@@ -62,6 +70,14 @@ def celu(x: Array, /, *, alpha: float = 1.0) -> Array:
     return np.maximum(x, zero) + scale * np.expm1(np.minimum(x, zero) / scale)
 
 
+def shrink(input: Array, /, *, bias: float = 0.0, lambd: float = 0.5) -> Array:
+    """ONNX Shrink-9: x + bias for x < -lambd, x - bias for x > lambd, 0 otherwise."""
+    # Not in x's type: for unsigned integers -lambd would be a large number.
+    wide = input.astype(np.promote_types(input.dtype, np.float32), copy=False)
+    y = np.where(wide < -lambd, wide + bias, np.where(wide > lambd, wide - bias, 0))
+    return y.astype(input.dtype)
+
+
 # --- sigmoids and their products with x ---
 
 
@@ -77,7 +93,7 @@ def sigmoid(x: Array, /) -> Array:
 def hard_sigmoid(x: Array, /, *, alpha: float = 0.20000000298023224, beta: float = 0.5) -> Array:
     """ONNX HardSigmoid-22: max(0, min(1, alpha * x + beta))."""
     scalar = x.dtype.type
-    return np.clip(scalar(alpha) * x + scalar(beta), scalar(0), scalar(1))
+    return np.minimum(np.maximum(scalar(alpha) * x + scalar(beta), scalar(0)), scalar(1))
 
 
 def hard_swish(x: Array, /) -> Array:
@@ -88,6 +104,13 @@ def hard_swish(x: Array, /) -> Array:
 def swish(x: Array, /, *, alpha: float = 1.0) -> Array:
     """ONNX Swish-24: x * sigmoid(alpha * x)."""
     return x * sigmoid(x.dtype.type(alpha) * x)
+
+
+def swi_glu(a: Array, b: Array, /, *, alpha: float = 1.0) -> Array:
+    """ONNX SwiGLU-28: a * sigmoid(alpha * a) * b, of one shape."""
+    if a.shape != b.shape:
+        raise ValueError(f"a and b do not broadcast: {a.shape} and {b.shape}")
+    return rounded(swish(precise(a), alpha=alpha) * precise(b), a.dtype)
 
 
 def gelu(x: Array, /, *, approximate: str = "none") -> Array:
@@ -204,8 +227,10 @@ def _first(axis: int, ndim: int) -> int:
 IMPLEMENTATIONS: tuple[tuple[str, int, Callable[..., Any]], ...] = (
     ("Relu", 6, relu),
     ("LeakyRelu", 6, leaky_relu),
-    ("PRelu", 7, p_relu),  # PRelu-6 has the same interface, but slope is one number a channel
+    ("PRelu", 6, p_relu_6),
+    ("PRelu", 7, p_relu),
     ("ThresholdedRelu", 10, thresholded_relu),
+    ("Shrink", 9, shrink),
     ("Elu", 6, elu),
     ("Selu", 6, selu),
     ("Celu", 12, celu),
@@ -213,6 +238,7 @@ IMPLEMENTATIONS: tuple[tuple[str, int, Callable[..., Any]], ...] = (
     ("HardSigmoid", 6, hard_sigmoid),
     ("HardSwish", 14, hard_swish),
     ("Swish", 24, swish),
+    ("SwiGLU", 28, swi_glu),
     ("Gelu", 20, gelu),
     ("Mish", 18, mish),
     ("Tanh", 6, tanh),

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._broadcasting import aligned, limited
+
 Array = NDArray[Any]
 
 # --- two operands ---
@@ -43,6 +45,11 @@ def div(a: Array, b: Array, /) -> Array:
 def mod(a: Array, b: Array, /, *, fmod: int = 0) -> Array:
     """ONNX Mod-28: a - floor(a / b) * b, or with ``fmod`` a - trunc(a / b) * b."""
     return np.fmod(a, b) if fmod else np.mod(a, b)
+
+
+def pow_1(x: Array, y: Array, /, *, axis: int | None = None, broadcast: int = 0) -> Array:
+    """ONNX Pow-1: x ** y with limited broadcasting."""
+    return pow(x, aligned(x, y, axis, broadcast))
 
 
 def pow(x: Array, y: Array, /) -> Array:
@@ -143,14 +150,16 @@ def clip_6(
     """ONNX Clip-6: min(max(x, ``min``), ``max``), the limits being attributes."""
     with np.errstate(over="ignore"):  # the defaults are float32's limits, in float16 infinite
         low, high = input.dtype.type(min), input.dtype.type(max)
-    return np.clip(input, low, high)
+    return np.clip(input, low, high).astype(input.dtype, copy=False)
 
 
 def clip_11(input: Array, /, min: Array | None = None, max: Array | None = None) -> Array:
     """ONNX Clip-13: min(max(x, ``min``), ``max``), the limits being 0-d inputs; ``max`` wins."""
     if min is None:
         return input if max is None else np.minimum(input, max)
-    return np.maximum(input, min) if max is None else np.clip(input, min, max)
+    if max is None:
+        return np.maximum(input, min)
+    return np.clip(input, min, max).astype(input.dtype, copy=False)  # bfloat16 widens
 
 
 # --- trigonometric and hyperbolic functions ---
@@ -332,8 +341,12 @@ _OUTER_UNDER_64 = _float64(
 )
 
 
-# Before opset 7, Add, Sub, Mul, Div and Pow broadcast only when an attribute says so: not covered.
 IMPLEMENTATIONS: tuple[tuple[str, int, Callable[..., Any]], ...] = (
+    ("Add", 6, limited(add, "Add-6")),
+    ("Sub", 6, limited(sub, "Sub-6")),
+    ("Mul", 6, limited(mul, "Mul-6")),
+    ("Div", 6, limited(div, "Div-6")),
+    ("Pow", 1, pow_1),
     ("Add", 7, add),
     ("Sub", 7, sub),
     ("Mul", 7, mul),

@@ -6,91 +6,52 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from fhe_core.errors import ModelError, UnsupportedOpError
+from fhe_core.errors import ModelError
 from numpy.typing import NDArray
+
+from ._casting import converted
+from ._types import dtype_numbered
 
 Array = NDArray[Any]
 
 # --- types ---
 
-# TensorProto.DataType. What is missing has no NumPy dtype of its own: strings (8), bfloat16 (16),
-# and the floats and integers of 8 bits or fewer that came later (17 and up).
-DTYPES: dict[int, np.dtype[Any]] = {
-    1: np.dtype(np.float32),
-    2: np.dtype(np.uint8),
-    3: np.dtype(np.int8),
-    4: np.dtype(np.uint16),
-    5: np.dtype(np.int16),
-    6: np.dtype(np.int32),
-    7: np.dtype(np.int64),
-    9: np.dtype(np.bool_),
-    10: np.dtype(np.float16),
-    11: np.dtype(np.float64),
-    12: np.dtype(np.uint32),
-    13: np.dtype(np.uint64),
-    14: np.dtype(np.complex64),
-    15: np.dtype(np.complex128),
-}
-
 
 def cast_6(input: Array, /, *, to: int) -> Array:
     """ONNX Cast-6 to -13: the values in the dtype that TensorProto.DataType numbers ``to``.
 
-    UnsupportedOpError for a type that is not in `DTYPES`.
+    UnsupportedOpError for strings, here and below.
     """
-    dtype = DTYPES.get(to)
-    if dtype is None:
-        raise _unsupported(f"data type number {to}")
-    return _astype(input, dtype)
+    return converted(input, dtype_numbered(to))
 
 
 def cast_19(input: Array, /, *, to: int, saturate: int = 1) -> Array:
-    """ONNX Cast-19: Cast-6; ``saturate`` concerns 8-bit floats alone, which NumPy has not."""
-    return cast_6(input, to=to)
+    """ONNX Cast-19: Cast-6, where ``saturate`` limits 8-bit floats to their largest one."""
+    return converted(input, dtype_numbered(to), saturate=bool(saturate))
 
 
 def cast_24(input: Array, /, *, to: int, saturate: int = 1, round_mode: str = "up") -> Array:
-    """ONNX Cast-28: Cast-6; ``saturate`` and ``round_mode`` concern 8-bit floats alone."""
-    return cast_6(input, to=to)
+    """ONNX Cast-28: Cast-19, where ``round_mode`` (up, down, nearest) concerns float8e8m0."""
+    dtype = dtype_numbered(to)
+    return converted(input, dtype, saturate=bool(saturate), round_mode=round_mode)
 
 
 def cast_like_15(input: Array, target_type: Array, /) -> Array:
-    """ONNX CastLike-15: the values in the dtype of ``target_type``.
-
-    UnsupportedOpError for a type that is not in `DTYPES`.
-    """
-    if target_type.dtype not in DTYPES.values():
-        raise _unsupported(f"dtype {target_type.dtype}")
-    return _astype(input, target_type.dtype)
+    """ONNX CastLike-15: the values in the dtype of ``target_type``."""
+    return converted(input, target_type.dtype)
 
 
 def cast_like_19(input: Array, target_type: Array, /, *, saturate: int = 1) -> Array:
-    """ONNX CastLike-19: CastLike-15; ``saturate`` concerns 8-bit floats alone."""
-    return cast_like_15(input, target_type)
+    """ONNX CastLike-19: CastLike-15; ``saturate`` as for Cast-19."""
+    return converted(input, target_type.dtype, saturate=bool(saturate))
 
 
 def cast_like_24(
     input: Array, target_type: Array, /, *, saturate: int = 1, round_mode: str = "up"
 ) -> Array:
-    """ONNX CastLike-25: CastLike-15; ``saturate`` and ``round_mode`` concern 8-bit floats alone."""
-    return cast_like_15(input, target_type)
-
-
-def _astype(x: Array, dtype: np.dtype[Any]) -> Array:
-    if x.dtype == dtype:
-        return x
-    # What a narrower float cannot hold is infinite; what an integer cannot hold, ONNX leaves open.
-    with np.errstate(over="ignore", invalid="ignore"):
-        return x.astype(dtype)
-
-
-def _unsupported(target: str) -> UnsupportedOpError:
-    return UnsupportedOpError(
-        "casts to NumPy's own numeric dtypes only",
-        expected=", ".join(f"{number} ({dtype})" for number, dtype in DTYPES.items()),
-        got=target,
-        fix="export the model with this cast to one of them, such as 1 (float32)",
-    )
+    """ONNX CastLike-25: CastLike-19; ``round_mode`` as for Cast-24."""
+    dtype = target_type.dtype
+    return converted(input, dtype, saturate=bool(saturate), round_mode=round_mode)
 
 
 # --- values ---

@@ -10,6 +10,8 @@ import numpy as np
 from fhe_core.errors import UnsupportedOpError, Where
 from numpy.typing import NDArray
 
+from ._axes import counted
+from ._types import dtype_numbered
 from .layout import ints
 
 Array = NDArray[Any]
@@ -76,7 +78,7 @@ def gather(data: Array, indices: Array, /, *, axis: int = 0) -> Array:
 def gather_elements(data: Array, indices: Array, /, *, axis: int = 0) -> Array:
     """For each element of indices, the element of data at the same place, but along ``axis`` at
     that index. data: as many axes as indices, none shorter but for ``axis``."""
-    axis %= data.ndim
+    axis = counted(axis, data.ndim)
     corner = tuple(
         slice(None) if i == axis else slice(size) for i, size in enumerate(indices.shape)
     )
@@ -99,6 +101,65 @@ def gather_nd_12(data: Array, indices: Array, /, *, batch_dims: int = 0) -> Arra
         for axis, size in enumerate(indices.shape[:batch_dims])
     )
     return np.asarray(data[(*batch, *np.moveaxis(indices, -1, 0))])
+
+
+def compress(input: Array, condition: Array, /, *, axis: int | None = None) -> Array:
+    """The slices along ``axis`` where condition: (size,) is true; without ``axis`` the elements of
+    the flattened input. A shorter condition drops what is beyond it."""
+    return np.compress(condition, input, axis=axis)
+
+
+def non_zero(x: Array, /) -> Array:
+    """The places of the elements that are not zero, in row-major order: (axes, number) int64."""
+    if x.ndim == 0:  # which for NumPy has one axis, for ONNX none
+        return np.empty((0, int(bool(x))), np.int64)
+    return np.array(np.nonzero(x), dtype=np.int64)
+
+
+def one_hot_9(indices: Array, depth: Array, values: Array, /, *, axis: int = -1) -> Array:
+    """A new axis of size depth, which holds values[1] at the index and values[0] elsewhere; an
+    index outside of 0 to depth - 1 gives values[0] throughout. values: (2,), whose dtype is y's."""
+    return _one_hot(indices.astype(np.int64), depth, values, axis)
+
+
+def one_hot_11(indices: Array, depth: Array, values: Array, /, *, axis: int = -1) -> Array:
+    """`one_hot_9`, where indices from -depth to -1 count from the end."""
+    places = indices.astype(np.int64)
+    return _one_hot(np.where(places < 0, places + int(depth.item()), places), depth, values, axis)
+
+
+def _one_hot(places: Array, depth: Array, values: Array, axis: int) -> Array:
+    if values.shape != (2,):
+        raise ValueError(f"values must be the two of off and on, not of the shape {values.shape}")
+    classes = np.arange(int(depth.item()))
+    along = range(places.ndim + 1)[axis]
+    chosen = np.expand_dims(places, along) == classes.reshape(-1, *(1,) * (places.ndim - along))
+    return np.where(chosen, values[1:], values[:1])
+
+
+def eye_like(input: Array, /, *, dtype: int | None = None, k: int = 0) -> Array:
+    """A matrix of the shape of input: (M, N) with ones on the k-th diagonal, zeros elsewhere, in the
+    input's dtype or the one that TensorProto.DataType numbers ``dtype``."""
+    rows, columns = input.shape
+    return np.eye(rows, columns, k, dtype=input.dtype if dtype is None else dtype_numbered(dtype))
+
+
+def center_crop_pad(
+    input_data: Array, shape: Array, /, *, axes: Sequence[int] | None = None
+) -> Array:
+    """input_data cut, or padded with zeros, on both sides to the sizes shape: (number of axes,)
+    along ``axes``, all by default. Of an odd number of elements the end gets one more."""
+    sizes = list(input_data.shape)
+    along = range(input_data.ndim) if axes is None else axes
+    for axis, size in zip(along, ints(shape), strict=True):
+        if size < 0:
+            raise ValueError(f"the size of axis {axis} would be {size}")
+        sizes[axis] = size
+    missing = [size - given for size, given in zip(sizes, input_data.shape, strict=True)]
+    begins = [max(-few, 0) // 2 for few in missing]
+    kept = tuple(slice(begin, begin + size) for begin, size in zip(begins, sizes, strict=True))
+    pads = [(max(few, 0) // 2, (max(few, 0) + 1) // 2) for few in missing]
+    return np.pad(input_data[kept], pads)
 
 
 def trilu(input: Array, /, k: Array | None = None, *, upper: int = 1) -> Array:
@@ -151,6 +212,12 @@ IMPLEMENTATIONS: tuple[tuple[str, int, Callable[..., Any]], ...] = (
     ("GatherElements", 11, gather_elements),
     ("GatherND", 11, gather_nd_11),
     ("GatherND", 12, gather_nd_12),
+    ("Compress", 9, compress),
+    ("NonZero", 9, non_zero),
+    ("OneHot", 9, one_hot_9),
+    ("OneHot", 11, one_hot_11),
+    ("EyeLike", 9, eye_like),
+    ("CenterCropPad", 18, center_crop_pad),
     ("Trilu", 14, trilu),
     ("ConstantOfShape", 9, constant_of_shape),
     ("Range", 11, range_11),

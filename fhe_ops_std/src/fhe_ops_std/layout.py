@@ -16,13 +16,18 @@ import numpy as np
 from fhe_core.errors import ModelError, Where
 from numpy.typing import NDArray
 
+from fhe_core import OUTPUTS_WANTED
+
+from ._axes import counted
+
 Array = NDArray[Any]
 Parts = Array | tuple[Array, ...]
 
 
 def flatten(input: Array, /, *, axis: int = 1) -> Array:
     """The matrix of input: (d0, ..., dn) with d0···d(axis-1) rows."""
-    axis = axis + input.ndim if axis < 0 else axis
+    if axis != input.ndim:  # where all axes are rows
+        axis = counted(axis, input.ndim)
     columns = math.prod(input.shape[axis:]) if axis > 0 else -1
     if axis == 0:
         rows: int = 1
@@ -77,14 +82,31 @@ def concat(*inputs: Array, axis: int) -> Array:
     return np.concatenate(inputs, axis=axis)
 
 
-def split_2(input: Array, /, *, axis: int = 0, split: Sequence[int] | None = None) -> Parts:
-    """Views of input along ``axis``, of the sizes ``split``."""
-    return _parts(input, axis, split)
+def split_2(
+    input: Array,
+    /,
+    *,
+    axis: int = 0,
+    split: Sequence[int] | None = None,
+    wanted: tuple[bool, ...] = OUTPUTS_WANTED,
+) -> Parts:
+    """Views of input along ``axis``, of the sizes ``split``, or as many equal ones as the node has
+    outputs."""
+    return _parts(input, axis, _equal_sizes(input, axis, len(wanted)) if split is None else split)
 
 
-def split_13(input: Array, /, split: Array | None = None, *, axis: int = 0) -> Parts:
-    """Views of input along ``axis``, of the sizes ``split``."""
-    return _parts(input, axis, None if split is None else ints(split))
+def split_13(
+    input: Array,
+    /,
+    split: Array | None = None,
+    *,
+    axis: int = 0,
+    wanted: tuple[bool, ...] = OUTPUTS_WANTED,
+) -> Parts:
+    """Views of input along ``axis``, of the sizes ``split``, or as many equal ones as the node has
+    outputs."""
+    sizes = _equal_sizes(input, axis, len(wanted)) if split is None else ints(split)
+    return _parts(input, axis, sizes)
 
 
 def split_18(
@@ -106,15 +128,21 @@ def split_18(
     return _parts(input, axis, [min(size, max(length - size * i, 0)) for i in range(num_outputs)])
 
 
+def _equal_sizes(x: Array, axis: int, number: int) -> list[int] | None:
+    """None where nobody says how many parts, or where they would differ."""
+    length = x.shape[axis]
+    return None if number == 0 or length % number else [length // number] * number
+
+
 def _parts(x: Array, axis: int, sizes: Sequence[int] | None) -> Parts:
     if sizes is None:
         raise ModelError(
             "the sizes of the parts are missing",
             where=Where(op="Split"),
-            expected="split or num_outputs",
+            expected="split, num_outputs, or an axis that the outputs divide",
             fix="give the node the sizes, or export the model at opset 18 or later",
         )
-    before = (slice(None),) * (axis % x.ndim)
+    before = (slice(None),) * counted(axis, x.ndim)
     stops = tuple(itertools.accumulate(sizes, initial=0))
     if stops[-1] != x.shape[axis]:
         raise ModelError(
@@ -214,7 +242,7 @@ def _pad(
     x: Array, pads: Sequence[int], mode: str, value: Any, axes: tuple[int, ...] | None
 ) -> Array:
     """Cut what ``pads`` takes away, then pad: what is padded repeats only what is left."""
-    axes = tuple(range(x.ndim)) if axes is None else tuple(axis % x.ndim for axis in axes)
+    axes = tuple(range(x.ndim)) if axes is None else tuple(counted(axis, x.ndim) for axis in axes)
     cut, widths = [slice(None)] * x.ndim, [(0, 0)] * x.ndim
     for axis, begin, end in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True):
         cut[axis] = slice(-begin if begin < 0 else None, end if end < 0 else None)

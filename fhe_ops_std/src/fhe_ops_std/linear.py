@@ -12,21 +12,29 @@ from fhe_core.errors import ModelError, Where
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from ._windows import Window, padded, windows
+from ._precision import precise, rounded
+from ._windows import Window, padded, steps_of, windows
 
 Array = NDArray[Any]
 
-# Columns of one matrix product inside Conv: enough for a fast product, few enough that the unrolled
-# windows (columns × C/group·kernel elements) stay in the cache instead of growing with the image.
-_COLUMNS = 2048
+# Elements of the windows that Conv unrolls at a time: enough for a fast product, few enough to stay
+# in the cache, and no more than the input, weights and output have together.
+_LEAST, _MOST = 2**18, 2**19
 
-# Elements that one multiply-add of a depthwise Conv works on, for the same reason.
-_IMAGES = 2**17
+# Maps for which it pays to unroll whole rows: copying them is up to six times as fast as copying
+# the steps alone, but the products grow by a share of what lies between the rows. Measured.
+_MAPS = 32
 
 
 def matmul(a: Array, b: Array, /) -> Array:
     """The matrix product of a: (..., M, K) and b: (..., K, N), as NumPy's matmul."""
-    return np.asarray(np.matmul(a, b))
+    # NumPy multiplies bfloat16 in single precision, and leaves the product there.
+    return np.asarray(np.matmul(a, b)).astype(np.promote_types(a.dtype, b.dtype), copy=False)
+
+
+def det(x: Array, /) -> Array:
+    """The determinants of the matrices x: (..., M, M)."""
+    return rounded(np.asarray(np.linalg.det(precise(x))), x.dtype)
 
 
 def gemm_1(
@@ -59,10 +67,10 @@ def gemm(
     """alpha·A'B' + beta·C, with A': (M, K), B': (K, N) and C, if any, broadcast to (M, N)."""
     y = np.matmul(a.T if transA else a, b.T if transB else b)
     if alpha != 1:
-        y = (alpha * y).astype(a.dtype, copy=False)
+        y = (alpha * y).astype(y.dtype, copy=False)
     if c is not None and beta != 0:
-        y += c if beta == 1 else (beta * c).astype(a.dtype, copy=False)
-    return y
+        y += c if beta == 1 else (beta * c).astype(y.dtype, copy=False)
+    return y.astype(np.promote_types(a.dtype, b.dtype), copy=False)  # see `matmul`
 
 
 def conv(
@@ -103,75 +111,87 @@ def conv(
         pads=pads,
         strides=strides,
     )
-    # Half precision adds up in single precision: on its own, 2048 + 1 is 2048.
-    precise = np.promote_types(x.dtype, np.float32)
-    product = _depthwise if group > 1 and w.shape[1] == 1 else _unrolled
-    y = product(x.astype(precise, copy=False), w.astype(precise, copy=False), sliding, group)
-    if b is not None:
-        y += b.reshape(-1, *(1,) * len(sliding))
-    return y.astype(x.dtype, copy=False)
+    y = np.empty((len(x), len(w), *(window.steps for window in sliding)), dtype=x.dtype)
+    if y.size:
+        _correlate(x, w, b, sliding, group, y)
+    return y
 
 
-def _unrolled(x: Array, w: Array, sliding: tuple[Window, ...], group: int) -> Array:
-    """Convolution as matrix products of the weights with the windows' contents as columns.
+def _correlate(
+    x: Array, w: Array, b: Array | None, sliding: tuple[Window, ...], group: int, y: Array
+) -> None:
+    """Convolution into y, as matrix products of the weights with the windows' contents as columns.
 
-    Blocks of samples and of rows of the first spatial axis bound the unrolled copy; a 1×1 kernel
+    Blocks of samples and of rows of the first spatial axis bound what is unrolled. A 1×1 kernel
     with stride 1 needs no copy at all.
     """
-    (n, channels), maps = x.shape[:2], w.shape[0]
-    rank, steps = len(sliding), tuple(window.steps for window in sliding)
-    y = np.empty((n, group, maps // group, *steps), dtype=x.dtype)
-    if y.size == 0:
-        return y.reshape(n, maps, *steps)
-    x = padded(x, sliding)
-    strides = x.strides[2:]
-    view = as_strided(  # (group, C/group, ...kernel, N, ...steps)
+    # Half precision adds up in single precision: on its own, 2048 + 1 is 2048.
+    precise = np.promote_types(x.dtype, np.float32)
+    maps, (length, *others) = len(w) // group, y.shape[2:]
+    weights = w.reshape(group, maps, -1).astype(precise, copy=False)
+    bias = None if b is None else b.reshape(group, maps, 1)
+    widths = _widths(sliding, maps)
+    in_place = y.dtype == precise and [*widths] == others
+    inputs = x.reshape(len(x), group, -1, *x.shape[2:])
+    outputs = y.reshape(len(x), group, maps, *y.shape[2:])
+    room = max(min((x.size + w.size + y.size) * 3 // 4, max(_MOST, w.size // 2)), _LEAST)
+    room //= (weights.shape[2] + maps) * math.prod(widths)  # in rows of one group
+    rows = min(max(room, 1), length)
+    groups = min(max(room // length, 1), group)
+    samples = max(room // (length * group), 1)
+    for i, g, j in itertools.product(
+        range(0, len(x), samples), range(0, group, groups), range(0, length, rows)
+    ):
+        some = slice(g, g + groups)
+        part = outputs[i : i + samples, some, :, j : j + rows]
+        seen, there = steps_of(inputs[i : i + samples, some], sliding, j, part.shape[3])
+        columns = _columns(seen.astype(precise, copy=False), there, widths)
+        out = part.reshape(*part.shape[:3], -1) if in_place else None
+        product = np.matmul(weights[some], columns, out=out)
+        if bias is not None:
+            product += bias[some]
+        if not in_place:
+            shaped = product.reshape(*part.shape[:4], *widths)
+            part[...] = shaped[(..., *map(slice, others))]
+
+
+def _widths(sliding: tuple[Window, ...], maps: int) -> tuple[int, ...]:
+    """The columns' sizes on all spatial axes but the first: of the steps, or of whole rows.
+
+    Where every stride is 1, the elements that a tap sees in a block of whole rows are one piece of
+    memory. The columns between the rows are computed for nothing.
+    """
+    steps = tuple(window.steps for window in sliding[1:])
+    whole = tuple(window.reach for window in sliding[1:])
+    pays = maps * (math.prod(whole) - math.prod(steps)) <= _MAPS * math.prod(steps)
+    return whole if pays and all(window.stride == 1 for window in sliding) else steps
+
+
+def _columns(x: Array, sliding: tuple[Window, ...], widths: tuple[int, ...]) -> Array:
+    """What the windows see in x: (N, group, C/group, ...) as (N, group, C/group·kernel, steps·widths)."""
+    kernel = tuple(window.kernel for window in sliding)
+    # Whole rows end behind the image by what a window there reaches beyond its row.
+    spare = 0
+    for size, window in zip(widths, sliding[1:], strict=True):
+        spare = spare * size + (size - window.steps)
+    x = padded(x, sliding, spare)
+    strides = x.strides[3:]
+    view = as_strided(
         x,
-        shape=(group, channels // group, *w.shape[2:], n, *steps),
+        shape=(*x.shape[:3], *kernel, sliding[0].steps, *widths),
         strides=(
-            x.strides[1] * (channels // group),
-            x.strides[1],
+            *x.strides[:3],
             *(stride * window.dilation for stride, window in zip(strides, sliding, strict=True)),
-            x.strides[0],
             *(stride * window.stride for stride, window in zip(strides, sliding, strict=True)),
         ),
         writeable=False,
     )
-    weights = w.reshape(group, maps // group, -1)
-    per_row = int(np.prod(steps[1:]))
-    rows = max(1, min(steps[0], _COLUMNS // per_row))
-    samples = max(1, _COLUMNS // (steps[0] * per_row))
-    for i, j in itertools.product(range(0, n, samples), range(0, steps[0], rows)):
-        cut: tuple[Any, ...] = (slice(i, i + samples), slice(j, j + rows))
-        block = view[(..., *cut, *(slice(None),) * (rank - 1))]
-        extent = block.shape[-rank - 1 :]
-        columns = block.reshape(group, weights.shape[2], -1)
-        part = np.matmul(weights, columns).reshape(group, maps // group, *extent)
-        y[i : i + samples, :, :, j : j + rows] = np.moveaxis(part, 2, 0)
-    return y.reshape(n, maps, *steps)
-
-
-def _depthwise(x: Array, w: Array, sliding: tuple[Window, ...], group: int) -> Array:
-    """Convolution with one input channel a group: one multiply-add of whole images for each tap."""
-    n, maps = x.shape[0], w.shape[0]
-    steps = tuple(window.steps for window in sliding)
-    images = x[:, :, None]
-    weights = w.reshape(group, maps // group, -1, *(1,) * len(sliding))
-    y = np.zeros((n, group, maps // group, *steps), dtype=x.dtype)
-    samples = max(1, _IMAGES // max(math.prod(y.shape[1:]), 1))
-    taps = [
-        tuple(zip(*map(Window.inside, sliding, tap), strict=True))
-        for tap in np.ndindex(*w.shape[2:])
-    ]
-    for i in range(0, n, samples):
-        block = slice(i, i + samples)
-        for k, (at, seen) in enumerate(taps):
-            y[(block, ..., *at)] += images[(block, ..., *seen)] * weights[:, :, k]
-    return y.reshape(n, maps, *steps)
+    return view.reshape(*x.shape[:2], x.shape[2] * math.prod(kernel), -1)
 
 
 IMPLEMENTATIONS: tuple[tuple[str, int, Callable[..., Any]], ...] = (
     ("MatMul", 1, matmul),
+    ("Det", 11, det),
     ("Gemm", 1, gemm_1),
     ("Gemm", 7, gemm),
     ("Gemm", 11, gemm),  # c became optional

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._broadcasting import limited
+
 Array = NDArray[Any]
 
 
@@ -75,8 +77,13 @@ def is_inf(x: Array, /, *, detect_negative: int = 1, detect_positive: int = 1) -
     return np.equal(x, np.inf) if detect_positive else np.zeros_like(x, dtype=bool)
 
 
-# Before opset 7 the binary ones broadcast only when an attribute says so: not covered.
 IMPLEMENTATIONS: tuple[tuple[str, int, Callable[..., Any]], ...] = (
+    ("Equal", 1, limited(equal, "Equal-1")),
+    ("Greater", 1, limited(greater, "Greater-1")),
+    ("Less", 1, limited(less, "Less-1")),
+    ("And", 1, limited(and_, "And-1")),
+    ("Or", 1, limited(or_, "Or-1")),
+    ("Xor", 1, limited(xor, "Xor-1")),
     ("Equal", 7, equal),
     ("Greater", 7, greater),
     ("GreaterOrEqual", 12, greater_or_equal),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from fhe_core.errors import UnsupportedOpError, Where
 from numpy.typing import NDArray
+
+from ._axes import counted
+from ._precision import precise, rounded
 
 Array = NDArray[Any]
 
@@ -143,7 +146,7 @@ def layer_normalization(
             fix="export the model with stash_type=1",
         )
     stash = x.astype(np.float32, copy=False)
-    mean, inverse = _statistics(stash, tuple(range(axis % x.ndim, x.ndim)), epsilon)
+    mean, inverse = _statistics(stash, tuple(range(counted(axis, x.ndim), x.ndim)), epsilon)
     y = stash - mean
     y *= inverse
     y = y.astype(x.dtype, copy=False)
@@ -151,6 +154,63 @@ def layer_normalization(
     if b is not None:
         y += b
     return y, mean, inverse
+
+
+def group_normalization(
+    x: Array,
+    scale: Array,
+    bias: Array,
+    /,
+    *,
+    epsilon: float = 1e-5,
+    num_groups: int,
+    stash_type: int = 1,
+) -> Array:
+    """scale·(x - mean)/√(variance + epsilon) + bias with the statistics of each sample's groups of
+    channels; x: (N, C, ...), scale and bias: (C,).
+
+    The first stage is in the precision that ``stash_type`` names, the second in x's own.
+    """
+    if x.ndim < 2 or num_groups < 1 or x.shape[1] % num_groups:
+        raise ValueError(f"the channels of x: {x.shape} do not split into {num_groups} groups")
+    groups = _stashed(x, stash_type).reshape(len(x), num_groups, -1)
+    mean, inverse = _statistics(groups, (2,), epsilon)
+    y = groups - mean
+    y *= inverse
+    y = precise(rounded(y.reshape(x.shape), x.dtype))
+    y *= _per_channel(precise(scale), x.ndim)
+    y += _per_channel(precise(bias), x.ndim)
+    return rounded(y, x.dtype)
+
+
+def rms_normalization(
+    x: Array,
+    scale: Array,
+    /,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    stash_type: int = 1,
+) -> Array:
+    """scale·x/√(mean of x² + epsilon) over the axes from ``axis`` on, in the scale's type.
+
+    The root and the quotient are in the precision that ``stash_type`` names.
+    """
+    stash = _stashed(x, stash_type)
+    axes = tuple(range(counted(axis, x.ndim), x.ndim))
+    root = np.mean(np.square(stash), axis=axes, keepdims=True)
+    root += epsilon
+    y = precise(rounded(stash / np.sqrt(root, out=root), x.dtype))
+    return rounded(y * precise(scale), scale.dtype)
+
+
+def mean_variance_normalization(x: Array, /, *, axes: Sequence[int] = (0, 2, 3)) -> Array:
+    """(x - mean)/(deviation + 1e-9) with the statistics over ``axes``; the term is that of the
+    function in ONNX's schema, and makes a constant 0."""
+    wide, over = precise(x), tuple(counted(axis, x.ndim) for axis in axes)
+    y = wide - np.mean(wide, axis=over, keepdims=True)
+    y /= np.std(wide, axis=over, keepdims=True) + 1e-9
+    return rounded(y, x.dtype)
 
 
 def lrn(
@@ -191,6 +251,13 @@ def _per_channel(values: Array, ndim: int) -> Array:
     return values.reshape(-1, *(1,) * (ndim - 2))
 
 
+def _stashed(x: Array, stash_type: int) -> Array:
+    """x in the precision of the type that TensorProto.DataType numbers: 1 (float) or 11 (double)."""
+    if stash_type not in (1, 11):
+        raise NotImplementedError(f"NumPy has no type for statistics of stash_type {stash_type}")
+    return x.astype(np.float32 if stash_type == 1 else np.float64, copy=False)
+
+
 def _statistics(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Array]:
     """The mean and 1/√(variance + epsilon) over ``axes``, which stay as 1."""
     mean = np.mean(x, axis=axes, keepdims=True)
@@ -218,6 +285,9 @@ IMPLEMENTATIONS: tuple[tuple[str, int, Callable[..., Any]], ...] = (
     ("BatchNormalization", 14, batch_normalization_14),
     ("InstanceNormalization", 6, instance_normalization),
     ("LayerNormalization", 17, layer_normalization),
+    ("GroupNormalization", 21, group_normalization),
+    ("RMSNormalization", 23, rms_normalization),
+    ("MeanVarianceNormalization", 9, mean_variance_normalization),
     ("LRN", 1, lrn),
     ("LpNormalization", 1, lp_normalization),
 )

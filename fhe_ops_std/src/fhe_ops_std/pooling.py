@@ -13,6 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fhe_core import OUTPUTS_WANTED
+
+from ._interfaces import older
+from ._precision import precise, rounded
 from ._windows import Window, windows
 
 Array = NDArray[Any]
@@ -151,7 +155,8 @@ def max_pool_8(
     pads: Sequence[int] | None = None,
     storage_order: int = 0,
     strides: Sequence[int] | None = None,
-) -> tuple[Array, NDArray[np.int64]]:
+    wanted: tuple[bool, ...] = OUTPUTS_WANTED,
+) -> Array | tuple[Array, NDArray[np.int64]]:
     """The largest element of each window, and its index in x; x: (N, C, ...)."""
     return max_pool_10(
         x,
@@ -160,6 +165,7 @@ def max_pool_8(
         pads=pads,
         storage_order=storage_order,
         strides=strides,
+        wanted=wanted,
     )
 
 
@@ -174,7 +180,8 @@ def max_pool_10(
     pads: Sequence[int] | None = None,
     storage_order: int = 0,
     strides: Sequence[int] | None = None,
-) -> tuple[Array, NDArray[np.int64]]:
+    wanted: tuple[bool, ...] = OUTPUTS_WANTED,
+) -> Array | tuple[Array, NDArray[np.int64]]:
     """The largest element of each window of (dilated) taps, and its index; x: (N, C, ...).
 
     The index counts through the whole of x, with the spatial axes row by row, or column by column
@@ -190,7 +197,41 @@ def max_pool_10(
         strides=strides,
     )
     y = _reduced(x, sliding, np.maximum, _lowest(x.dtype))
+    if wanted and not any(wanted[1:]):
+        return y  # finding the places takes longer than the maxima
     return y, _first_places(x, y, sliding, storage_order)
+
+
+def global_lp_pool(x: Array, /, *, p: int = 2) -> Array:
+    """The p-norm over all spatial axes; x: (N, C, ...), y: (N, C, 1, ...)."""
+    powers = _power(precise(x), p).sum(axis=tuple(range(2, x.ndim)), keepdims=True)
+    return rounded(_root(powers, p), x.dtype)
+
+
+def lp_pool_18(
+    x: Array,
+    /,
+    *,
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    dilations: Sequence[int] | None = None,
+    kernel_shape: Sequence[int],
+    p: int = 2,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> Array:
+    """The p-norm of each window of (dilated) taps; x: (N, C, ...). Padding adds nothing."""
+    sliding = windows(
+        x.shape[2:],
+        kernel_shape,
+        auto_pad=auto_pad,
+        ceil_mode=ceil_mode,
+        dilations=dilations,
+        pads=pads,
+        strides=strides,
+    )
+    powers = _reduced(_power(precise(x), p), sliding, np.add, 0)
+    return rounded(_root(powers, p), x.dtype)
 
 
 def _reduced(x: Array, sliding: tuple[Window, ...], ufunc: np.ufunc, initial: float) -> Array:
@@ -206,8 +247,16 @@ def _reduced(x: Array, sliding: tuple[Window, ...], ufunc: np.ufunc, initial: fl
     return x
 
 
+def _power(x: Array, p: int) -> Array:
+    return np.square(x) if p == 2 else np.abs(x) ** p
+
+
+def _root(sums: Array, p: int) -> Array:
+    return np.sqrt(sums) if p == 2 else sums ** (1 / p)
+
+
 def _lowest(dtype: np.dtype[Any]) -> float:
-    return -np.inf if np.issubdtype(dtype, np.floating) else np.iinfo(dtype).min
+    return np.iinfo(dtype).min if dtype.kind in "iu" else -np.inf
 
 
 def _taps_counted(window: Window, count_include_pad: int) -> NDArray[np.int64]:
@@ -252,6 +301,9 @@ IMPLEMENTATIONS: tuple[tuple[str, int, Callable[..., Any]], ...] = (
     ("AveragePool", 7, average_pool_7),
     ("AveragePool", 10, average_pool_10),
     ("AveragePool", 19, average_pool_19),
+    ("GlobalLpPool", 2, global_lp_pool),
+    ("LpPool", 2, older(lp_pool_18, "ceil_mode", "dilations")),
+    ("LpPool", 18, lp_pool_18),
     ("MaxPool", 1, max_pool_1),
     ("MaxPool", 8, max_pool_8),
     ("MaxPool", 10, max_pool_10),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fhe_core import QuantizedOp
+from typing import Any
+
+from fhe_core import CompilationError, QuantizedArray, QuantizedOp
 
 #: One encrypted input, any constants: a table look-up of whatever precedes.
 NAMES = (
@@ -50,12 +52,9 @@ NAMES = (
     "IsInf",
     "IsNaN",
     "Not",
-    # per-channel affine, with constants for its statistics
-    "BatchNormalization",
     # conversions
     "Cast",
     "CastLike",
-    "Dropout",
     "Identity",
 )
 
@@ -73,4 +72,48 @@ def univariate(name: str) -> type[QuantizedOp]:
     )
 
 
-CLASSES: tuple[type[QuantizedOp], ...] = tuple(univariate(name) for name in NAMES)
+class TrainableOp(QuantizedOp):
+    """A function of each element when a model is used, and not while it is trained."""
+
+    def training(self) -> bool:
+        """Whether this node is as it was in training."""
+        raise NotImplementedError
+
+    def can_fuse(self) -> bool:
+        return not self.training()
+
+    def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
+        if self.training():
+            raise CompilationError(
+                "the node is in training mode, in which it mixes samples or draws at random",
+                where=self.where,
+                expected="training_mode off",
+                fix="export the model for inference (torch: model.eval())",
+            )
+        return super().q_impl(*q_inputs, **attrs)
+
+
+class QuantizedBatchNormalization(TrainableOp):
+    """BatchNormalization with constant statistics: affine in each channel."""
+
+    _impl_for_op_named = "BatchNormalization"
+
+    def training(self) -> bool:
+        return bool(self.attrs.get("training_mode"))
+
+
+class QuantizedDropout(TrainableOp):
+    """Dropout, which drops nothing when a model is used."""
+
+    _impl_for_op_named = "Dropout"
+
+    def training(self) -> bool:
+        ratio, mode = self.constant(1), self.constant(2)
+        return bool(mode is not None and mode) and (ratio is None or bool(ratio))
+
+
+CLASSES: tuple[type[QuantizedOp], ...] = (
+    *(univariate(name) for name in NAMES),
+    QuantizedBatchNormalization,
+    QuantizedDropout,
+)
