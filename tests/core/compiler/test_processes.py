@@ -92,3 +92,19 @@ def test_a_whole_model_loads_without_packs_and_computes_without_concrete(
     with np.load(tmp_path / "outputs.npz") as outputs:
         for name, expected in zip(outputs.files, compiled(x), strict=True):
             np.testing.assert_array_equal(outputs[name], expected)
+
+
+def test_a_process_that_ran_a_circuit_ends_with_its_own_exit_code(
+    saved: Path, compiled: QuantizedModule, tmp_path: Path
+) -> None:
+    """Concrete would end it with 0, before what was printed is written."""
+    np.save(tmp_path / "x.npy", samples(4)[:1])
+    code = f"""
+import fhe_core, numpy as np
+fhe_core.load({str(saved)!r}).forward(np.load("x.npy"), fhe="execute")
+print("the last word")
+sys.exit(3)
+"""
+    with started(code, tmp_path) as process:
+        said, complaints = process.communicate(timeout=120)
+    assert (process.returncode, said) == (3, "the last word\n"), complaints

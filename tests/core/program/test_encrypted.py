@@ -126,6 +126,8 @@ def test_a_layout_node_and_its_input_need_not_be_signed_alike(signed: bool) -> N
     x = entry("x", 3, 4, signed=signed)
     nodes = {name: linear(name, x, **attributes) for name, attributes in LAYOUTS.items()}
     nodes["concatenate"] = linear("concatenate", x, x, axis=1)
+    nodes["ellipsis"] = linear("index", x, key=(..., slice(0, 2)))
+    nodes["new axis"] = linear("index", x, key=(slice(None), None, slice(1, 3)))
     fixed(4, *nodes.values(), signed=not signed)
     made = program(*nodes.values())
     values = {"x": np.array([[0, 1, 2], [1, 2, 3], [7, 5, 6]])}

@@ -74,7 +74,11 @@ def save(module: QuantizedModule, path: str | os.PathLike[str]) -> None:
         model = _identity(files["model.json"], files["model.npz"], module.circuit.specs)
         files |= _under("client", _client_files(module, model))
         files |= _under("server", _server_files(module, model))
-    details = {"fhe_core": fhe_core.__version__, "packs": module.packs}
+    details = {
+        "fhe_core": fhe_core.__version__,
+        "packs": module.packs,
+        "passes": list(module.passes),
+    }
     files[MANIFEST] = manifest_of("model", files, details)
     write_folder(path, files)
 
@@ -203,6 +207,7 @@ def load(path: str | os.PathLike[str]) -> QuantizedModule:
             ],
             input_ranges=interface.ranges,
             packs=manifest.get("packs", {}),
+            passes=manifest.get("passes", ()),
         )
         if document["cost"] is not None:
             module.circuit = LoadedCircuit(

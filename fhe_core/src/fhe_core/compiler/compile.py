@@ -68,6 +68,7 @@ def compile(
 
     Raises:
         ModelError, UnsupportedOpError: the model is broken, or an op has no (quantized) implementation.
+        PackError: a pack's graph pass changes what the model computes, or one of its hooks fails.
         CalibrationError, PlanError: the data, the widths or the plan cannot be used.
         CompilationError: concrete-python is missing, nothing is within tolerance, or no parameters fit.
     """

@@ -9,6 +9,7 @@ overflow protection is off because nothing is left to protect from.
 
 from __future__ import annotations
 
+import atexit
 import secrets
 import shutil
 import tempfile
@@ -43,13 +44,18 @@ def concrete() -> Any:
         with warnings.catch_warnings():
             # concrete imports pkg_resources, which says that it is deprecated.
             warnings.simplefilter("ignore")
-            from concrete import fhe
+            from concrete import compiler, fhe
     except ImportError as error:
         raise CompilationError(
             f"the FHE compiler cannot be imported: {error}",
             expected="concrete-python, on CPython 3.10 to 3.12",
             fix="run: pip install 'fhe-core[concrete]'",
         ) from error
+    # What it does at exit ends a process that has run a circuit on the spot, with code 0: failed tests
+    # pass, and output that is still buffered is lost. It stops data-flow workers, of which there are none.
+    terminate = getattr(compiler, "_terminate_df_parallelization", None)
+    if terminate is not None:
+        atexit.unregister(terminate)
     return fhe
 
 
@@ -287,7 +293,14 @@ def _emit_pad(fhe: Any, node: Node, sources: Sequence[Any]) -> Any:
 
 
 def _emit_index(fhe: Any, node: Node, sources: Sequence[Any]) -> Any:
-    return sources[0][with_batch(node.attributes["key"], 1)]
+    # Concrete has neither `...` nor new axes: every axis by itself, then a reshape.
+    key = with_batch(node.attributes["key"], 1)
+    axes = [part for part in key if part is not None]
+    at = axes.index(Ellipsis) if Ellipsis in axes else len(axes)
+    before, behind = axes[:at], axes[at + 1 :]
+    between = [slice(None)] * (len(node.inputs[0].shape) - len(before) - len(behind))
+    picked = sources[0][(*before, *between, *behind)]
+    return picked.reshape(_shape_of(node)) if None in key else picked
 
 
 def _emit_take(fhe: Any, node: Node, sources: Sequence[Any]) -> Any:

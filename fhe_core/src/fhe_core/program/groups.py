@@ -9,6 +9,9 @@ would otherwise compute wrong results without a word.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +57,7 @@ def materialize(call: Call) -> Node:
     """The integer tensor that a call with an integer dtype describes.
 
     Raises:
-        CompilationError: the group starts from several integer tensors, or mixes elements.
+        CompilationError: the group starts from several integer tensors, mixes elements, or has none.
     """
     if call.materialized is None:
         call.materialized = _materialize(call)
@@ -62,6 +65,12 @@ def materialize(call: Call) -> Node:
 
 
 def _materialize(call: Call) -> Node:
+    if 0 in call.shape:
+        raise CompilationError(
+            "an encrypted tensor has no elements",
+            where=_where(call),
+            fix="leave what is computed from it out of the model",
+        )
     starts = roots(call)
     nodes = [root for root in starts if isinstance(root, Node)]
     if not nodes:
@@ -336,7 +345,9 @@ def _results(call: Call, root: Node, levels: NDArray[np.int64], offset: Any = 0)
     along = [1] * len(shape)
     along[axis] = len(levels)
     every: NDArray[np.int64] = np.broadcast_to(levels.reshape(along), shape)
-    stacked = every - np.asarray(offset, dtype=np.int64)
+    # One offset for all has the rank of what is looked up, which layout may have changed since the root.
+    offset = np.asarray(offset, dtype=np.int64)
+    stacked = every - (offset.reshape(()) if offset.size == 1 else offset)
     results = np.asarray(evaluate(call, {id(root): stacked}, len(levels)))
     return np.moveaxis(results, call.shape.index(BATCH), 0).reshape(len(levels), -1)
 
@@ -468,10 +479,23 @@ def _measured(call: Call, root: Node) -> tuple[NDArray[np.int64], NDArray[np.int
     return results.min(axis=0).reshape(shape), results.max(axis=0).reshape(shape)
 
 
+_keeps_identities: ContextVar[bool] = ContextVar("fhe_core_keeps_identities", default=False)
+
+
+@contextlib.contextmanager
+def keeping_identities() -> Iterator[None]:
+    """What is recorded in the body has a look-up for each group, even where rounding makes it the identity."""
+    token = _keeps_identities.set(True)
+    try:
+        yield
+    finally:
+        _keeps_identities.reset(token)
+
+
 def _identity(call: Call, root: Node, moved: Node) -> Node | None:
     """``moved``, shifted by constants, where the group does nothing else: then no look-up is needed."""
     low, high = root.bounds
-    if high - low >= MOST_LEVELS:
+    if high - low >= MOST_LEVELS or _keeps_identities.get():
         return None
     ends = np.array([low, high])
     results = _results(call, root, ends)

@@ -240,7 +240,8 @@ def recorded_values(outputs: Sequence[Node], inputs: Mapping[str, Array]) -> dic
         if node.op == "input":
             values[id(node)] = inputs[node.name]
         elif node.op == "lookup":
-            values[id(node)] = _evaluate_group(node, values, batch)
+            root = values[id(node.attributes["root"])]
+            values[id(node)] = group_values(node, root, batch)
         else:
             arrays = [values[id(source)].astype(np.float64) for source in node.inputs]
             result = RULES[node.op].evaluate(arrays, node.attributes, batch)
@@ -248,9 +249,10 @@ def recorded_values(outputs: Sequence[Node], inputs: Mapping[str, Array]) -> dic
     return values
 
 
-def _evaluate_group(node: Node, values: Mapping[int, Array], batch: int) -> Array:
+def group_values(node: Node, integers: Array, batch: int) -> Array:
+    """What a recorded look-up gives where the tensor that its float group starts from is ``integers``."""
     call, root = node.attributes["call"], node.attributes["root"]
-    known = {id(root): values[id(root)].astype(np.int64)}
+    known = {id(root): integers.astype(np.int64)}
     result = np.asarray(evaluate(before_conversion(call), known, batch), np.float64)
     finite = np.isfinite(result)
     if not finite.all():

@@ -28,6 +28,32 @@ def pick(x: Any, key: Any) -> Any:
     return x[key]
 
 
+#: A batch of this many samples shows what an index does to the samples. Prime, as `BATCH` is.
+_MANY = 10007
+
+
+def not_some_samples(x: Tensor, key: Any) -> None:
+    """Refuse an index that leaves samples of the batch out, or puts them in another order.
+
+    Raises:
+        CompilationError: it does.
+    """
+    if BATCH not in x.shape or 0 in x.shape:
+        return
+    along = [-1 if n == BATCH else 1 for n in x.shape]
+    samples = np.arange(_MANY)
+    taken = np.broadcast_to(
+        samples.reshape(along), tuple(_MANY if n == BATCH else n for n in x.shape)
+    )[key]
+    if taken.size:
+        axis = taken.shape.index(_MANY) if _MANY in taken.shape else None
+        rows = () if axis is None else np.moveaxis(taken, axis, -1)[(0,) * (taken.ndim - 1)]
+        if not np.array_equal(rows, samples):
+            raise refused(
+                "selects samples of the batch", "samples of a batch must stay independent"
+            )
+
+
 def _per_sample(shape: Shape) -> int:
     return math.prod(n for n in shape if n != BATCH)
 
@@ -199,6 +225,7 @@ def split(x: Tensor, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
 def flip(x: Tensor, axis: Any = None) -> Tensor:
     axes = {int(a) % x.ndim for a in (range(1, x.ndim) if axis is None else np.atleast_1d(axis))}
     for a in sorted(axes):
+        not_the_batch(x, a, "reverses")
         x = take(x, np.arange(x.shape[a])[::-1], axis=a)
     return x
 
@@ -208,11 +235,13 @@ def tile(x: Tensor, reps: Any) -> Tensor:
     repeats = [1] * (x.ndim - len(repeats)) + repeats
     for axis, repeat in enumerate(repeats):
         if repeat != 1:
+            not_the_batch(x, axis, "repeats")
             x = take(x, np.tile(np.arange(x.shape[axis]), repeat), axis=axis)
     return x
 
 
 def repeat(x: Tensor, repeats: int, axis: int) -> Tensor:
+    not_the_batch(x, axis, "repeats")
     return take(x, np.repeat(np.arange(x.shape[axis]), repeats), axis=axis)
 
 
@@ -226,6 +255,7 @@ def pad(
         keywords: dict[str, Any] = {"mode": mode}
         for axis, width in enumerate(widths):
             if any(width):
+                not_the_batch(x, axis, "pads")
                 x = take(x, np.pad(np.arange(x.shape[axis]), width, **keywords), axis=axis)
         return x
     value = np.asarray(constant_values)

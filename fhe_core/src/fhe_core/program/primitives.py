@@ -15,7 +15,7 @@ from fhe_core.errors import CompilationError
 from fhe_core.program.layout import expand_dims, pad
 from fhe_core.program.nodes import Node, current_origin
 from fhe_core.program.rules import convolve
-from fhe_core.program.tensor import Tensor, call, node, node_of
+from fhe_core.program.tensor import Tensor, call, node, node_of, refused
 
 __all__ = ["conv", "lookup", "matmul", "maximum", "minimum", "multiply", "relu", "windows"]
 
@@ -117,9 +117,10 @@ def conv(
         (N, M, oW) or (N, M, oH, oW).
 
     Raises:
-        CompilationError: three spatial dimensions, which the FHE backend does not have.
+        CompilationError: three spatial dimensions, which the FHE backend does not have; or weights or
+            a padding that are no integers.
     """
-    weights = np.asarray(weights, dtype=np.int64)
+    weights, pad_value = _whole(weights, "weights"), _whole(pad_value, "a padding")
     spatial = weights.ndim - 2
     if spatial not in (1, 2):
         origin = current_origin()
@@ -131,8 +132,8 @@ def conv(
         )
     if any(before or after for before, after in pads):
         widths = [(0, 0), (0, 0), *pads]
-        value = np.asarray(pad_value, dtype=np.int64)
-        x = _pad(x, widths, value.reshape(1, -1, *([1] * spatial)) if value.ndim else value)
+        column = pad_value.reshape(1, -1, *([1] * spatial)) if pad_value.ndim else pad_value
+        x = _pad(x, widths, column)
     strides, dilations = list(strides), list(dilations)
     if spatial == 1:
         flat = conv(
@@ -161,6 +162,15 @@ def conv(
         dilations=tuple(dilations),
         group=group,
     )
+
+
+def _whole(values: Any, what: str) -> Any:
+    """``values`` as an array of integers, which floats may hold too."""
+    array = np.asarray(values)
+    whole = array.astype(np.int64)
+    if (whole != array).any():
+        raise refused(f"convolves integers with {what} that are no integers", "quantize them first")
+    return whole
 
 
 def _pad(x: Any, widths: Any, value: Any) -> Any:

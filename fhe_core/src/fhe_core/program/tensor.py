@@ -134,6 +134,7 @@ class Tensor(NDArrayOperatorsMixin):
                 return layout.take(self, np.asarray(key), axis=0)
             raise refused("indexes with several arrays", "use numpy.take along one axis")
         parts = tuple(int(p) if isinstance(p, (np.integer, np.ndarray)) else p for p in parts)
+        layout.not_some_samples(self, parts)
         return layout.recorded("index", layout.pick, self, {"key": parts}, parts)
 
     # -- the methods of arrays that operators use
@@ -327,7 +328,16 @@ def _evaluate_one(step: Call, known: dict[int, Any], batch: int) -> Any:
 
 
 def node(op: str, *inputs: Tensor, shape: Shape, **attributes: Any) -> Tensor:
-    """Record one operation of the integer program. ``inputs`` are integer tensors."""
+    """Record one operation of the integer program. ``inputs`` are integer tensors.
+
+    Raises:
+        CompilationError: the result has no elements.
+    """
+    if 0 in shape:
+        raise refused(
+            "makes an encrypted tensor without elements",
+            "leave what is computed from it out of the model",
+        )
     nodes = tuple(node_of(tensor) for tensor in inputs)
     low, high = RULES[op].interval([(n.low, n.high) for n in nodes], attributes)
     return Tensor(Node(op, nodes, shape, np.asarray(low), np.asarray(high), attributes))

@@ -167,7 +167,9 @@ def _widths(
     for node in fixed:
         key = component[id(node)]
         # An unsigned output is decrypted with its padding bit: it has one bit more than its width.
-        spare = id(node) in ends and id(node) not in readings and ranges[id(node)][0] >= 0
+        # An input is encrypted without.
+        leaves = id(node) in ends and id(node) not in readings and node.op != "input"
+        spare = leaves and ranges[id(node)][0] >= 0
         width[key] = max(width.get(key, 1), bits_of(*ranges[id(node)]) - spare)
     for node in fixed:
         key = component[id(node)]

@@ -46,6 +46,11 @@ def calibration_data(graph: Graph, given: Any) -> dict[str, Array]:
     except InputError as error:
         raise _as_calibration(error) from error
     names = graph.input_names
+    if not names:
+        raise CalibrationError(
+            "the model has no inputs, and so nothing to encrypt",
+            fix="export the model with its data as inputs",
+        )
     wrong = sorted(set(feeds) - set(names)) or [name for name in names if name not in feeds]
     if wrong:
         raise CalibrationError(
@@ -82,6 +87,13 @@ def static_batch(graph: Graph) -> int | None:
 
 
 def _checked(info: ValueInfo, value: Any) -> Array:
+    if info.dtype is not None and info.dtype.kind == "V":
+        raise CalibrationError(
+            f"the input {info.name!r} is of a type that is not quantized",
+            expected="a float or integer type of NumPy's own",
+            got=str(info),
+            fix="export the model with a float32 input",
+        )
     try:
         array = prepare_one(_free_batch(info), value)
     except InputError as error:

@@ -90,7 +90,8 @@ class QuantizedModule:
         plan: every parameter.
         fusion: what became of each op.
         input_ranges: calibrated (low, high) of each input; beyond them inputs saturate.
-        packs: name and version of the packs that supplied ops.
+        packs: name and version of the packs that supplied ops or passes.
+        passes: the graph passes that changed the model, each "pack.name", in the order in which they ran.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class QuantizedModule:
         fusion: Sequence[FusionRow],
         input_ranges: Mapping[str, tuple[float, float]],
         packs: Mapping[str, str],
+        passes: Sequence[str] = (),
     ) -> None:
         self.input_infos = tuple(input_infos)
         self.output_names = tuple(output_names)
@@ -117,6 +119,7 @@ class QuantizedModule:
         self.fusion = tuple(fusion)
         self.input_ranges = dict(input_ranges)
         self.packs = dict(packs)
+        self.passes = tuple(passes)
         self.circuit: Circuit | None = None
         #: How the plan was found: the candidates that a search looked at, best last.
         self.search: tuple[Any, ...] = ()

@@ -13,7 +13,7 @@ from typing import Any
 from fhe_core.errors import CompilationError, FheError, UnsupportedOpError
 from fhe_core.graph.ir import Graph, Node
 from fhe_core.graph.runner import NumpyModule
-from fhe_core.graph.steps import Step
+from fhe_core.graph.steps import Step, choose_quantized
 from fhe_core.quantization.op import QuantizedOp
 from fhe_core.registry import OpSpec
 
@@ -78,13 +78,14 @@ def place(net: NumpyModule, graph: Graph, *, n_bits: int, client_side: str) -> P
     Raises:
         UnsupportedOpError: an op has no quantized form where it needs one, or the opset is too old.
         CompilationError: nothing is encrypted.
+        PackError: a pack's hook fails to choose a quantized class.
     """
     specs = {step.node.name: step for step in net.steps}
     constants = graph.constants
     sources: dict[str, frozenset[str]] = {name: frozenset([name]) for name in graph.input_names}
     ops: list[PlacedOp] = []
     for node in graph.nodes:
-        step = specs[node.name]
+        step = choose_quantized(specs[node.name], net.registry, constants)
         _check_opset(node)
         placed = _place(node, step, constants, sources, n_bits)
         ops.append(placed)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fhe_core.errors import InputError, PlanError
 from fhe_core.graph.model import load_model, read_graph
+from fhe_core.graph.passes import SAMPLES, run_passes
 from fhe_core.graph.runner import NumpyModule
 from fhe_core.graph.simplify import simplify
 from fhe_core.program import host
@@ -26,7 +27,12 @@ from fhe_core.program.widths import (
     name_accumulators,
 )
 from fhe_core.progress import Progress, progress_of
-from fhe_core.quantization.calibration import TensorStats, calibrate, calibration_data
+from fhe_core.quantization.calibration import (
+    TensorStats,
+    calibrate,
+    calibration_data,
+    static_batch,
+)
 from fhe_core.quantization.module import FusionRow, QuantizedModule
 from fhe_core.quantization.placement import PlacedOp, Placement, place
 from fhe_core.quantization.plan import AccumulatorPlan, Plan
@@ -93,6 +99,7 @@ def quantize(
 
     Raises:
         ModelError, UnsupportedOpError, CalibrationError, PlanError, CompilationError: see each.
+        PackError: a pack's graph pass changes what the model computes, or one of its hooks fails.
     """
     given = None if plan is None else Plan.of(plan)
     settings = Settings.of(
@@ -153,6 +160,9 @@ class Session:
     """A model with its calibration, from which modules can be built under any settings.
 
     What does not depend on bits is done once: reading, placing, calibrating.
+
+    Attributes:
+        recorded: what the module that was built last was recorded as, before it had widths and tables.
     """
 
     def __init__(
@@ -175,13 +185,17 @@ class Session:
             )
         self.registry = get_registry() if registry is None else registry
         self.progress = progress_of(progress)
-        graph = read_graph(load_model(model))
+        graph = read_graph(load_model(model), self.registry)
+        self.data = calibration_data(graph, calibration)
+        count = static_batch(graph) or SAMPLES
+        samples = {name: array[:count] for name, array in self.data.items()}
+        graph, self.passes = run_passes(graph, self.registry, samples)
         self.graph = simplify(graph, registry=self.registry)
         self.net = NumpyModule(self.graph, registry=self.registry)
-        self.data = calibration_data(self.graph, calibration)
         self.client_side = client_side
         self.encrypted = _encrypted(self.graph.input_names, encrypted)
         self.seed = seed
+        self.recorded: Recorded | None = None
         self.placement: Placement = place(self.net, self.graph, n_bits=8, client_side=client_side)
         count = len(next(iter(self.data.values())))
         with self.progress.stage("calibrating", total=count) as advance:
@@ -269,7 +283,10 @@ class Session:
             plan.tensors[name] = defaults.tensors[name]
 
     def _record(self, plan: Plan) -> Recorded:
-        return record(self.placement, plan, encrypted=self.encrypted, client_side=self.client_side)
+        self.recorded = record(
+            self.placement, plan, encrypted=self.encrypted, client_side=self.client_side
+        )
+        return self.recorded
 
     def _inputs(self, nodes: Iterable[Node]) -> dict[str, Array]:
         """The program's inputs on the measured part of the calibration data."""
@@ -461,6 +478,7 @@ class Session:
                 if name in self.stats
             },
             packs=self._packs(),
+            passes=tuple(map(str, self.passes)),
         )
 
     def _fusion(self, recorded: Recorded, plan: Plan) -> list[FusionRow]:
@@ -491,6 +509,7 @@ class Session:
         used = {placed.pack for placed in self.placement.ops} | {
             placed.spec.impl_pack for placed in self.placement.ops
         }
+        used |= {each.origin.name for each in self.passes}
         return {p.name: str(p.version) for p in self.registry.packs() if p.name in used}
 
 

@@ -145,6 +145,9 @@ class UniformQuantizer:
 
     def quant(self, values: Any) -> Any:
         """The nearest integers, saturated at the ends of the range."""
+        if values.dtype.itemsize < 4:
+            # Half precision cannot tell the levels of a wide quantizer apart.
+            values = values.astype(np.float32)
         levels = np.rint(values / self.params.scale) + self.params.zero_point
         return np.clip(levels, self.params.low, self.params.high).astype(np.int64)
 
