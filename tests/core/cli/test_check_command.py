@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import cli, refused, save_model
+import fhe_core
+
+from .conftest import QuantizedRelu, cli, refused, relu, save_model
 
 pytestmark = pytest.mark.usefixtures("relu_pack")
 
@@ -39,14 +41,39 @@ def test_json_is_the_report(tmp_path: Path) -> None:
     assert [node["status"] for node in report["nodes"]] == ["fused", "unsupported"]
     (problem,) = report["problems"]
     assert (problem["node"], problem["op"]) == ("tanh_1", "Tanh")
+    assert problem["pack"] == ""
     assert problem["reason"]
     assert problem["fix"]
 
 
 def test_markdown_has_a_row_a_problem(tmp_path: Path) -> None:
     answer = cli("check", save_model(tmp_path / "m.onnx", "Tanh", "Tanh"), "--format", "md")
-    assert "| node | op | reason | fix |\n|-|-|-|-|\n| tanh_0 | Tanh | " in answer.out
+    assert "| node | op | reason | fix | pack |\n|-|-|-|-|-|\n| tanh_0 | Tanh | " in answer.out
     assert "\n| tanh_1 | Tanh | " in answer.out
+
+
+def test_what_runs_in_float_only_is_told_with_its_place_and_pack(tmp_path: Path) -> None:
+    """At the end of a model it runs after decryption; before an op that needs integers, nowhere."""
+    with fhe_core.registered(impls=[("Abs", relu), ("Neg", relu)], quantized=[QuantizedNeverFused]):
+        at_the_end = cli("check", save_model(tmp_path / "a.onnx", "Relu", "Neg", "Abs"))
+        before = cli("check", save_model(tmp_path / "b.onnx", "Abs", "Neg"))
+    assert at_the_end.code == 0
+    assert at_the_end.out.endswith(
+        "\nIn float only, as no installed pack has a quantized form: Abs (abs_2, after decryption).\n"
+    )
+    assert before.code == 1
+    assert (
+        "\nIn float only, as no installed pack has a quantized form: Abs (abs_0).\n" in before.out
+    )
+    assert "\n- abs_0 (Abs, pack <registered>): runs in float only" in before.out
+
+
+class QuantizedNeverFused(QuantizedRelu):
+    _impl_for_op_named = "Neg"
+
+    @classmethod
+    def fusion(cls) -> str:
+        return "never"
 
 
 @pytest.mark.parametrize(

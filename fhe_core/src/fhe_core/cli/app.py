@@ -80,28 +80,48 @@ def main(context: click.Context) -> None:
     metavar="N",
     help="Only what serves this opset of its domain.",
 )
+@click.option(
+    "--shadowed", is_flag=True, help="Also what another pack hides, and what waits to be chosen."
+)
 @_FORMAT
 @click.pass_context
 def list_ops(
-    context: click.Context, domain: str | None, pack: str | None, opset: int | None, fmt: str
+    context: click.Context,
+    domain: str | None,
+    pack: str | None,
+    opset: int | None,
+    shadowed: bool,
+    fmt: str,
 ) -> None:
     """List the operators that the installed packs supply.
 
-    An operator has a row for each range of opsets that is served differently. "float only" runs in
-    the clear and not encrypted. Fusion tells whether it becomes part of a table look-up: always,
-    never, or conditional on its place in the graph.
+    An operator has a row for each range of opsets that is served differently. What is float only
+    runs in the clear and not encrypted. Fusion tells whether the quantized form becomes part of a
+    table look-up: always, never, or conditional on its place in the graph.
 
-    JSON is a list of objects with the keys op, domain ("" for ai.onnx), since_version, until
-    (null: the newest opset), quantized (true or false), fusion (null if not quantized), impl_pack,
-    quantized_pack (null if not quantized), and signature.
+    With --shadowed, a last column tells what serves (active) from what another pack's hides
+    (shadowed) and what serves only where it is chosen (alternative).
+
+    JSON is a list of objects; docs/json.md has their keys.
     """
     from fhe_core.cli import listing, render
 
-    specs = listing.select(fhe_core.get_registry(), domain, pack, opset)
+    registry = fhe_core.get_registry()
+    specs = listing.select(registry, domain, pack, opset, shadowed=shadowed)
     if specs or fmt == "json":
-        render.show(listing.ops_table(specs), listing.op_records(specs), fmt)
+        sections = listing.ops_sections(specs, shadowed=shadowed)
+        total = f"{listing.totals(specs)}.\n\n" if len(sections) > 1 else ""
+        render.show_sections(
+            sections,
+            listing.op_records(specs),
+            fmt,
+            title="Operators",
+            lead=total + listing.LEGEND,
+        )
     if not specs:
-        click.echo("No operator matches.", err=True)
+        hidden = listing.select(registry, domain, pack, opset, shadowed=True)
+        hint = " With --shadowed, some do." if hidden else ""
+        click.echo(f"No operator matches.{hint}", err=True)
         context.exit(NO)
 
 
@@ -110,8 +130,7 @@ def list_ops(
 def packs(fmt: str) -> None:
     """List the installed operator packs, and why one is not loaded.
 
-    JSON is a list of objects with the keys name, distribution, version, status (loaded, failed or
-    blocked), ops (the number of its operators), path, and reason (null if loaded).
+    JSON is a list of objects; docs/json.md has their keys.
     """
     from fhe_core.cli import listing, render
     from fhe_core.registry import Registry
@@ -131,11 +150,16 @@ def packs(fmt: str) -> None:
 @click.argument("op")
 @_DOMAIN
 @click.option("--opset", type=click.IntRange(min=1), metavar="N", help="Only what serves this one.")
-def explain(op: str, domain: str | None, opset: int | None) -> None:
-    """Explain the operator OP: signature, versions, suppliers, fusion."""
-    from fhe_core.cli import explain
+@_FORMAT
+def explain(op: str, domain: str | None, opset: int | None, fmt: str) -> None:
+    """Explain the operator OP: signature, versions, suppliers, fusion.
 
-    explain.explain(fhe_core.get_registry(), op, domain, opset)
+    JSON is a list of objects, one a domain; docs/json.md has their keys.
+    """
+    from fhe_core.cli.explanation import explanations
+    from fhe_core.cli.paragraphs import print_explanations
+
+    print_explanations(explanations(fhe_core.get_registry(), op, domain, opset), fmt)
 
 
 @main.command()
@@ -145,15 +169,30 @@ def explain(op: str, domain: str | None, opset: int | None) -> None:
 def check(context: click.Context, model: Path, fmt: str) -> None:
     """Check whether MODEL compiles, and list all that is in the way.
 
-    The exit code is 0 if it compiles and 1 if not. JSON is an object with the keys ok, problems
-    (objects with node, op, reason, fix) and nodes (objects with node, op, domain, opset, status,
-    pack).
+    The exit code is 0 if it compiles and 1 if not. JSON is an object; docs/json.md has its keys.
     """
     from fhe_core.cli.support import print_report
 
     report = fhe_core.check(model)
     print_report(report, fmt)
     context.exit(DONE if report.ok else NO)
+
+
+@main.command("new-pack")
+@click.argument("name")
+@click.option(
+    "--output", type=_PATH, metavar="DIR", help="The folder to make. Default: NAME, in this one."
+)
+def new_pack(name: str, output: Path | None) -> None:
+    """Write a new operator pack NAME to start from.
+
+    It is a distribution with three example operators, tests, and all else that a release takes.
+    NAME is a Python identifier: of the pack, its module and its operator domain. The distribution
+    has dashes for underscores.
+    """
+    from fhe_core.cli import new_pack
+
+    new_pack.new_pack(name, output)
 
 
 @main.command("compile")

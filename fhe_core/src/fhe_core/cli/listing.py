@@ -3,33 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import groupby
 from typing import Any
 
-from fhe_core.cli.render import Table
+from fhe_core.cli.render import Section, Table
+from fhe_core.cli.text import count
 from fhe_core.errors import InputError, PackError, Where
 from fhe_core.registry import OpSpec, PackInfo, Registry
 from fhe_core.registry.schema import display_domain, newest_opset, normalize_domain
 
 INSTALL = "run `pip install fhe-ops-std`, or install another operator pack"
 
+LEGEND = (
+    "An operator has a row for each range of opsets that is served differently. What is float only "
+    "runs in the clear and not encrypted. Fusion tells whether the quantized form becomes part of a "
+    "table look-up: always, never, or conditional on its place in the graph."
+)
+
+ACTIVE = "active"
+SHADOWED = "shadowed"
+ALTERNATIVE = "alternative"
+
+TITLES = ("op", "since", "opsets", "form", "fusion", "pack", "status")
+
 
 def select(
-    registry: Registry, domain: str | None, pack: str | None, opset: int | None
+    registry: Registry,
+    domain: str | None = None,
+    pack: str | None = None,
+    opset: int | None = None,
+    *,
+    shadowed: bool = False,
 ) -> list[OpSpec]:
     """The operators that match; empty if none does.
 
     Args:
         opset: only what serves this opset of its own domain.
+        shadowed: also what does not serve because something else does.
 
     Raises:
         PackError: no pack is loaded, or the wanted one is not.
         InputError: a pack, domain or opset that nobody knows.
     """
     _check_packs(registry, pack)
-    specs = registry.ops()
+    specs = registry.ops(shadowed=shadowed)
     if domain is not None:
-        _check_domain(normalize_domain(domain), {spec.domain for spec in specs})
-        specs = registry.ops(domain=domain)
+        wanted = normalize_domain(domain)
+        _check_domain(wanted, {spec.domain for spec in specs})
+        specs = [spec for spec in specs if spec.domain == wanted]
     if opset is not None:
         _check_opset(opset, {spec.domain for spec in specs})
     return [
@@ -40,24 +61,32 @@ def select(
     ]
 
 
-def ops_table(specs: Iterable[OpSpec]) -> Table:
-    """One row an operator and range of opsets."""
-    rows = [
-        (
-            spec.op_type,
-            display_domain(spec.domain),
-            opsets(spec),
-            "quantized" if spec.quantized else "float only",
-            spec.fusion or "",
-            packs_of(spec),
-        )
-        for spec in specs
-    ]
-    return Table(("op", "domain", "opsets", "form", "fusion", "pack"), rows)
+def ops_sections(specs: Iterable[OpSpec], *, shadowed: bool) -> list[Section]:
+    """A table for each domain, one row an operator and range of opsets.
+
+    Args:
+        shadowed: with the last column, which tells what serves from what does not.
+    """
+    columns = len(TITLES) if shadowed else len(TITLES) - 1
+    sections = []
+    for domain, group in groupby(specs, key=lambda spec: spec.domain):
+        rows = list(group)
+        cells = [_cells(spec)[:columns] for spec in rows]
+        table = Table(TITLES[:columns], cells, frozenset({"since"}))
+        sections.append(Section(f"{display_domain(domain)}: {totals(rows)}", table))
+    return sections
+
+
+def totals(specs: Iterable[OpSpec]) -> str:
+    """``114 operators, 106 with a quantized form``: what serves, each operator once."""
+    serving = [spec for spec in specs if status_of(spec) == ACTIVE]
+    ops = {(spec.domain, spec.op_type) for spec in serving}
+    quantized = {(spec.domain, spec.op_type) for spec in serving if spec.quantized}
+    return f"{count(len(ops), 'operator')}, {len(quantized)} with a quantized form"
 
 
 def op_records(specs: Iterable[OpSpec]) -> list[dict[str, Any]]:
-    """For programs. ``fhe-ops list --help`` documents the keys: add to them, change none."""
+    """For programs; docs/json.md documents the keys: add to them, change none."""
     return [
         {
             "op": spec.op_type,
@@ -66,8 +95,9 @@ def op_records(specs: Iterable[OpSpec]) -> list[dict[str, Any]]:
             "until": spec.until,
             "quantized": spec.quantized is not None,
             "fusion": spec.fusion,
-            "impl_pack": spec.impl_pack,
-            "quantized_pack": spec.quantized_pack,
+            "status": status_of(spec),
+            **_supplier("impl", spec.impl_pack, spec.impl_origin),
+            **_supplier("quantized", spec.quantized_pack, spec.quantized_origin),
             "signature": str(spec.signature) if spec.signature else None,
         }
         for spec in specs
@@ -91,21 +121,22 @@ def packs_table(registry: Registry) -> Table:
 
 
 def pack_notes(registry: Registry) -> list[str]:
-    """What does not fit a table: where a loaded pack is, why another is not loaded."""
+    """What does not fit a table: why a pack is not loaded, what it imports, and where that is."""
     return [
-        f"{pack.name}: {pack.reason or pack.path}"
+        f"{pack.name}: " + "; ".join(facts)
         for pack in registry.packs()
-        if pack.reason or pack.path
+        if (facts := list(filter(None, (pack.reason, _entry_point(pack), pack.path))))
     ]
 
 
 def pack_records(registry: Registry) -> list[dict[str, Any]]:
-    """For programs. ``fhe-ops packs --help`` documents the keys: add to them, change none."""
+    """For programs; docs/json.md documents the keys: add to them, change none."""
     return [
         {
             "name": pack.name,
             "distribution": pack.distribution,
             "version": pack.version,
+            "entry_point": pack.entry_point,
             "status": pack.status,
             "ops": _op_count(registry, pack),
             "path": pack.path,
@@ -124,11 +155,48 @@ def opsets(spec: OpSpec) -> str:
     return f"{spec.since_version}-{spec.until}"
 
 
-def packs_of(spec: OpSpec) -> str:
-    """The pack, or both where the quantized form is another's."""
-    if spec.quantized_pack in (None, spec.impl_pack):
-        return spec.impl_pack or ""
-    return f"{spec.impl_pack}, quantized: {spec.quantized_pack}"
+def status_of(spec: OpSpec) -> str:
+    """Whether a row serves, is hidden by another pack's, or waits to be chosen."""
+    if spec.alternative:
+        return ALTERNATIVE
+    return SHADOWED if spec.shadowed else ACTIVE
+
+
+def _cells(spec: OpSpec) -> tuple[str, ...]:
+    return (
+        spec.op_type,
+        str(spec.since_version),
+        opsets(spec),
+        "quantized" if spec.quantized else "float only" if status_of(spec) == ACTIVE else "float",
+        spec.fusion or "",
+        _packs_of(spec),
+        status_of(spec),
+    )
+
+
+def _packs_of(spec: OpSpec) -> str:
+    """The pack and its version, or both packs where the quantized form is another's."""
+    impl = _versioned(spec.impl_pack, spec.impl_origin)
+    quantized = _versioned(spec.quantized_pack, spec.quantized_origin)
+    if not impl or quantized in ("", impl):
+        return impl or quantized
+    return f"{impl}, quantized: {quantized}"
+
+
+def _versioned(pack: str | None, origin: PackInfo | None) -> str:
+    return " ".join(filter(None, (pack, origin.version if origin else None)))
+
+
+def _supplier(slot: str, pack: str | None, origin: PackInfo | None) -> dict[str, str | None]:
+    return {
+        f"{slot}_pack": pack,
+        f"{slot}_distribution": origin.distribution if origin else None,
+        f"{slot}_version": origin.version if origin else None,
+    }
+
+
+def _entry_point(pack: PackInfo) -> str | None:
+    return pack.entry_point and f"entry point {pack.entry_point}"
 
 
 def _op_count(registry: Registry, pack: PackInfo) -> int:
@@ -149,10 +217,12 @@ def _check_packs(registry: Registry, pack: str | None) -> None:
         )
     # Operators of `registered` bodies have no pack that could be listed.
     if not registry.ops():
+        absent = [info for info in packs if info.status != "loaded"]
+        fate = "installed" if not packs else "loaded" if len(absent) == len(packs) else ""
         raise PackError(
-            "no operator pack is loaded" if packs else "no operator pack is installed",
-            got="; ".join(f"{info} is {info.status}: {info.reason}" for info in packs) or None,
-            fix="repair or unblock one; `fhe-ops packs` lists all packs" if packs else INSTALL,
+            f"no operator pack is {fate}" if fate else "the loaded packs have no operators",
+            got="; ".join(f"{info} is {info.status}: {info.reason}" for info in absent) or None,
+            fix="repair or unblock one; `fhe-ops packs` lists all packs" if absent else INSTALL,
         )
     if pack is not None and named is None:
         known = [info.name for info in packs]

@@ -44,7 +44,7 @@ def check_folder(path: Path, *, force: bool) -> None:
             )
     elif os.path.lexists(path):
         raise ArtifactError(f"{str(path)!r} is not a folder", fix="choose another name")
-    _check_writable(path, ArtifactError)
+    check_writable(path, ArtifactError)
 
 
 def check_file(path: Path) -> None:
@@ -61,7 +61,7 @@ def check_file(path: Path) -> None:
         )
     if path.is_dir():
         raise InputError(f"the output {str(path)!r} is a folder", fix="choose another name")
-    _check_writable(path, InputError)
+    check_writable(path, InputError)
 
 
 @contextmanager
@@ -103,7 +103,8 @@ def _scratch(path: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _check_writable(path: Path, error: type[FheError]) -> None:
+def check_writable(path: Path, error: type[FheError]) -> None:
+    """Raises ``error`` if nothing can be made at a path."""
     parent = path.resolve().parent
     while not parent.exists():
         parent = parent.parent

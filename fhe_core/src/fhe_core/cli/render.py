@@ -39,6 +39,33 @@ def show(table: Table, records: Any, fmt: str) -> None:
         click.echo(to_text(table))
 
 
+@dataclass(frozen=True)
+class Section:
+    """A table under a heading."""
+
+    heading: str
+    table: Table
+
+
+def show_sections(
+    sections: Sequence[Section], records: Any, fmt: str, *, title: str, lead: str
+) -> None:
+    """Prints tables under headings, or their records; Markdown is a page with a title and lead."""
+    if fmt == "json":
+        click.echo(to_json(records))
+        return
+    if fmt == "md":
+        click.echo(f"# {title}\n\n{lead}")
+    for number, section in enumerate(sections):
+        if number or fmt == "md":
+            click.echo()
+        if fmt == "md":
+            click.echo(f"## {section.heading}\n")
+        else:
+            click.secho(text.wrapped(section.heading, sys.stdout), bold=True)
+        show(section.table, None, fmt)
+
+
 def notes(lines: Sequence[str], fmt: str) -> None:
     """Prints what goes below a table, a paragraph or a list item each."""
     if lines:
