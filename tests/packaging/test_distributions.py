@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import shutil
-import subprocess
 import sys
 from configparser import ConfigParser
 from dataclasses import dataclass
@@ -21,7 +19,8 @@ from packaging.version import Version
 
 import fhe_core
 
-DISTRIBUTIONS = ("fhe_core", "fhe_ops_std", "fhe_ops_contrib")
+from .environments import DISTRIBUTIONS
+
 PACKS = {"fhe_ops_std": "std", "fhe_ops_contrib": "contrib"}
 
 
@@ -40,18 +39,9 @@ class Wheel:
 
 
 @pytest.fixture(scope="session", params=DISTRIBUTIONS)
-def wheel(
-    request: pytest.FixtureRequest, root: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Wheel:
-    """Built from the source archive, so that this is complete too; offline."""
-    folder = tmp_path_factory.mktemp(request.param)
-    shutil.copytree(root / request.param, folder / "source")
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, "source"]
-    built = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert built.returncode == 0, built.stdout + built.stderr
-
-    (archive,) = folder.glob("*.whl")
-    with ZipFile(archive) as opened:
+def wheel(request: pytest.FixtureRequest, root: Path, wheels: dict[str, Path]) -> Wheel:
+    """One of the three, opened."""
+    with ZipFile(wheels[request.param]) as opened:
         files = frozenset(opened.namelist())
         (info,) = {name.split("/")[0] for name in files if ".dist-info/" in name}
         entry_points = ConfigParser()
