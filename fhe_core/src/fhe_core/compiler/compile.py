@@ -13,7 +13,8 @@ from fhe_core.progress import Progress, progress_of
 from fhe_core.quantization.module import Cost, QuantizedModule
 from fhe_core.quantization.plan import Plan
 from fhe_core.quantization.planning import Settings
-from fhe_core.quantization.post_training import Session, check_p_error, exactness
+from fhe_core.quantization.post_training import check_p_error, exactness
+from fhe_core.quantization.session import Session
 from fhe_core.registry import get_registry
 
 

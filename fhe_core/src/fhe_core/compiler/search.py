@@ -35,7 +35,7 @@ from fhe_core.progress import Progress
 from fhe_core.quantization.calibration import batches, static_batch
 from fhe_core.quantization.module import Cost, QuantizedModule
 from fhe_core.quantization.planning import Settings, widened
-from fhe_core.quantization.post_training import Session
+from fhe_core.quantization.session import Session
 
 Array = NDArray[Any]
 

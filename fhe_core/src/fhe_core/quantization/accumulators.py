@@ -1,0 +1,180 @@
+"""What a plan decides of accumulators from their values on the calibration data: ranges, offsets, scales.
+
+A rounding keeps the topmost bits of an accumulator's width. So each output channel's weights are scaled
+until its values fill that width, and an offset centres them in it; both are free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fhe_core.program.nodes import BATCH, Node
+from fhe_core.program.program import Program
+from fhe_core.program.rules import RULES
+from fhe_core.program.widths import Range, bits_of, name_accumulators
+from fhe_core.quantization.placement import PlacedOp, Placement
+from fhe_core.quantization.plan import Plan
+from fhe_core.quantization.planning import (
+    Settings,
+    channel_factors,
+    channel_offsets,
+    channel_width,
+    per_channel,
+    planned_range,
+)
+from fhe_core.quantization.recording import Recorded
+
+Array = NDArray[Any]
+
+
+@dataclass
+class Accumulators:
+    """The integer tensors of a recorded graph, as they were on the calibration data.
+
+    Attributes:
+        values: of each node by ``id``, on a batch.
+        widths: by ONNX node, the width that its weights were fitted to.
+    """
+
+    placement: Placement
+    settings: Settings
+    values: Mapping[int, Array]
+    widths: dict[str, int] = field(default_factory=dict)
+
+    def kept(self, node: Node) -> int:
+        """Bits that the rounding before a look-up keeps."""
+        settings = self.settings
+        keys = [node.name, node.name.split("#")[0]]
+        if node.origin and node.origin.where.node:
+            keys.append(node.origin.where.node)
+        named = next((settings.roundings[key] for key in keys if key in settings.roundings), None)
+        return named if named is not None else settings.kept_bits
+
+    def fit_weights(self, recorded: Recorded, plan: Plan) -> bool:
+        """Scale weights so that each channel's accumulator fills its width. Whether any changed.
+
+        The width of the first round stays.
+        """
+        settings = self.settings
+        if settings.weight_granularity == "per-tensor":
+            return False
+        changed = False
+        looked_up = name_accumulators(Program.of(recorded.integers).nodes)
+        for placed in self.placement.ops:
+            found = _weighted(placed, looked_up.values())
+            if found is None:
+                continue
+            node, channels = found
+            weight = plan.weights[placed.op.weight_name(channels.index)]
+            low, high = self._channel_range(node, channels.output_axis)
+            spare = 0.0 if settings.overflow == "guaranteed" else settings.headroom
+            kept = self.kept(node)
+            width = self.widths.setdefault(
+                placed.node.name, channel_width(low, high, kept=kept, headroom=spare)
+            )
+            if width <= kept:
+                continue
+            factors = channel_factors(low, high, width=width, kept=kept, headroom=spare)
+            if factors.max() < 1.03 and factors.min() >= 0.99:
+                continue
+            array = np.asarray(placed.op.constant(channels.index))
+            shape = [1] * array.ndim
+            shape[channels.weight_axis] = array.shape[channels.weight_axis]
+            weight.scale = np.broadcast_to(weight.scale, shape) / factors.reshape(shape)
+            changed = True
+        return changed
+
+    def ranges(self, nodes: Iterable[Node]) -> dict[int, Range]:
+        """The range that each node is planned for, by ``id``, without offsets."""
+        return {
+            id(node): planned_range(
+                node.op,
+                (float(self.values[id(node)].min()), float(self.values[id(node)].max())),
+                node.bounds,
+                self.settings,
+            )
+            for node in nodes
+        }
+
+    def offset(self, node: Node) -> Any:
+        """What centres each channel of an accumulator whose weights were fitted to a width.
+
+        For others one number, where that saves bits; else 0.
+        """
+        for placed in self.placement.ops:
+            found = _weighted(placed, [node])
+            if found is None or placed.node.name not in self.widths:
+                continue
+            axis = found[1].output_axis % len(node.shape)
+            low, high = self._channel_range(node, axis)
+            kept = self.kept(node)
+            offsets = channel_offsets(low, high, width=self.widths[placed.node.name], kept=kept)
+            return offsets.reshape([-1 if i == axis else 1 for i in range(len(node.shape))])
+        if node.op in RULES:
+            least, most = self.ranges([node])[id(node)]
+            offset = -(least + most) // 2
+            if bits_of(least + offset, most + offset) < bits_of(least, most):
+                return np.full([1] * len(node.shape), offset)
+        return 0
+
+    def output_offset(self, node: Node) -> tuple[Any, Range]:
+        """What makes each element of an output positive, and its range then.
+
+        Positive outputs may use the padding bit, so they need one bit less.
+        """
+        array, settings = self.values[id(node)], self.settings
+        axis = node.shape.index(BATCH)
+        if settings.overflow == "guaranteed":
+            low, high = node.low, node.high
+        else:
+            low, high = array.min(axis=axis, keepdims=True), array.max(axis=axis, keepdims=True)
+            spare = np.ceil((high - low) * settings.headroom / 2)
+            low, high = low - spare, high + spare
+        # All of the width is there anyway: leave as much room below as above.
+        span = 2.0 ** bits_of(0, int((high - low).max())) - 1
+        return np.rint((span - high - low) / 2).astype(np.int64), (0, int(span))
+
+    def offset_range(self, node: Node, offset: Any) -> Range:
+        """The range that a node with an offset is planned for."""
+        settings = self.settings
+        shifted = self.values[id(node)] + offset
+        bounds = int((node.low + offset).min()), int((node.high + offset).max())
+        if settings.overflow == "guaranteed":
+            return bounds
+        # Half of the span's headroom on either side, as the offsets leave it.
+        spare = settings.headroom / 2
+        axes = tuple(i for i, n in enumerate(offset.shape) if n == 1)
+        low, high = shifted.min(axis=axes), shifted.max(axis=axes)
+        wider = (high - low) * spare
+        return (
+            max(bounds[0], int(np.floor((low - wider).min()))),
+            min(bounds[1], int(np.ceil((high + wider).max()))),
+        )
+
+    def _channel_range(self, node: Node, axis: int) -> tuple[Array, Array]:
+        """Least and largest value of each channel: on the data, or for any input if guaranteed."""
+        if self.settings.overflow != "guaranteed":
+            return per_channel(self.values[id(node)], node.shape, axis)
+        sample = tuple(1 if n == BATCH else n for n in node.shape)
+        bounds = np.stack([np.broadcast_to(b, sample) for b in (node.low, node.high)])
+        return per_channel(bounds, (1, *node.shape), axis % len(node.shape) + 1)
+
+
+def _weighted(placed: PlacedOp, accumulators: Iterable[Node]) -> Any:
+    """The accumulator that an op's weights compute directly, with its channels; or None."""
+    channels = placed.op.weight_channels()
+    if channels is None or placed.op.constant(channels.index) is None:
+        return None
+    own = [n for n in accumulators if n.origin and n.origin.where.node == placed.node.name]
+    if len(own) != 1 or own[0].op in ("input", "lookup"):
+        return None
+    count = np.shape(placed.op.constant(channels.index))[channels.weight_axis]
+    shape = own[0].shape
+    fits = -len(shape) <= channels.output_axis < len(shape)
+    # A layout op between the weights and the look-up may have moved the channels elsewhere.
+    return (own[0], channels) if fits and shape[channels.output_axis] == count else None
