@@ -1,0 +1,108 @@
+"""Compiles integer programs to circuits, and says what one costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fhe_core.compiler.concrete_backend.circuit import ConcreteCircuit
+from fhe_core.compiler.concrete_backend.emission import (
+    FUNCTION,
+    declare_bounds,
+    function,
+    sample_shape,
+)
+from fhe_core.compiler.concrete_backend.installation import concrete, said
+from fhe_core.compiler.concrete_backend.transport import clean_up_after
+from fhe_core.errors import CompilationError
+from fhe_core.program.program import Program
+from fhe_core.quantization.module import Cost
+
+
+def compile_program(program: Program, p_error: float) -> ConcreteCircuit:
+    """Compile a program.
+
+    Raises:
+        CompilationError: Concrete has no parameters for it; names the widest node.
+    """
+    fhe = concrete()
+    _check_clear(program)
+    inputs = program.inputs
+    names = [f"x{i}" for i in range(len(inputs))]
+    traced, marked = function(program, names, fhe)
+    statuses = {
+        name: "encrypted" if node.attributes["encrypted"] else "clear"
+        for name, node in zip(names, inputs, strict=True)
+    }
+    compiler = fhe.Compiler(traced, statuses)
+    definition = compiler._module_compiler.functions[FUNCTION]
+    sample = tuple(np.zeros(sample_shape(node), dtype=np.int64) for node in inputs)
+
+    def declare(action: str, inputset: Any, configuration: Any, artifacts: Any) -> None:
+        # In place of measuring: see `emission`.
+        definition.trace(sample, artifacts)
+        declare_bounds(definition.graph, marked)
+
+    definition.evaluate = declare
+    configuration = fhe.Configuration(
+        p_error=p_error,
+        global_p_error=None,
+        parameter_selection_strategy="multi",
+        # PRECISION_AND_NORM2 partitions are up to a fifth cheaper, but Concrete 2.11's optimizer panics
+        # on some circuits with them, and takes the whole process with it.
+        multi_parameter_strategy=fhe.MultiParameterStrategy.PRECISION,
+        dump_artifacts_on_unexpected_failures=False,
+        loop_parallelize=True,
+        compress_evaluation_keys=True,
+        compress_input_ciphertexts=True,
+    )
+    try:
+        circuit = compiler.compile([sample], configuration)
+        server = circuit.server
+    except Exception as error:
+        raise _no_parameters(program, error) from error
+    clean_up_after(server)
+    statistics = dict(circuit.statistics)
+    cost = Cost(
+        complexity=float(statistics["complexity"]),
+        pbs_count=int(statistics["programmable_bootstrap_count"]),
+        max_bit_width=max(node.width for node in program.nodes),
+        p_error=float(p_error),
+        global_p_error=float(statistics["global_p_error"]),
+    )
+    return ConcreteCircuit(program, server, cost)
+
+
+def _check_clear(program: Program) -> None:
+    """Refuse what Concrete has no operation for: arithmetic on clear values alone.
+
+    Raises:
+        CompilationError: names the node.
+    """
+    clear = {
+        id(node)
+        for node in program.inputs
+        if not node.attributes["encrypted"] and node.op == "input"
+    }
+    for node in program.nodes:
+        if node.inputs and all(id(source) in clear for source in node.inputs):
+            raise CompilationError(
+                "a clear input is transformed before it meets an encrypted one",
+                where=node.where,
+                expected="clear inputs that are added to encrypted values or subtracted from them",
+                got=f"{node.op} of clear values",
+                fix="encrypt that input too (leave out encrypted=), or make it a constant",
+            )
+
+
+def _no_parameters(program: Program, error: Exception) -> CompilationError:
+    looked_up = [node.inputs[0] for node in program.lookups] or list(program.nodes)
+    widest = max(looked_up, key=lambda node: node.width)
+    return CompilationError(
+        f"Concrete cannot compile the circuit: {said(error)}",
+        where=widest.where,
+        expected="look-ups of at most 8 bits or so, and small weights",
+        got=f"a look-up of {widest.width} bits at the widest place",
+        fix="use fewer bits (n_bits), keep fewer in rounding=, or allow a larger p_error",
+    )

@@ -1,0 +1,89 @@
+"""Ciphertexts, evaluation keys and circuits as bytes."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
+from typing import Any
+
+from fhe_core.compiler.concrete_backend.installation import concrete, said
+from fhe_core.errors import ArtifactError, InputError
+
+
+def value_to_bytes(value: Any) -> bytes:
+    data: bytes = value.serialize()
+    return data
+
+
+def value_from_bytes(data: bytes) -> Any:
+    """A ciphertext from its bytes.
+
+    Raises:
+        InputError: it is none.
+    """
+    fhe = concrete()
+    try:
+        return fhe.Value.deserialize(data)
+    except Exception as error:
+        raise InputError(
+            f"these bytes are no ciphertext: {said(error)}",
+            fix="give what encrypt() or run() returned",
+        ) from error
+
+
+def evaluation_keys_to_bytes(keys: Any) -> bytes:
+    data: bytes = keys.serialize()
+    return data
+
+
+def evaluation_keys_from_bytes(data: bytes) -> Any:
+    """Evaluation keys from their bytes.
+
+    Raises:
+        InputError: they are none.
+    """
+    fhe = concrete()
+    try:
+        return fhe.EvaluationKeys.deserialize(data)
+    except Exception as error:
+        raise InputError(
+            f"these bytes are no evaluation keys: {said(error)}",
+            fix="give the client's evaluation_keys",
+        ) from error
+
+
+def server_to_bytes(server: Any) -> bytes:
+    """The circuit's archive: a zip with the shared library that runs it."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "circuit.zip"
+        server.save(str(place))
+        return place.read_bytes()
+
+
+def server_from_bytes(archive: bytes) -> Any:
+    """The circuit of an archive. It holds native code: verify where it comes from first.
+
+    Raises:
+        ArtifactError: it cannot be loaded.
+    """
+    fhe = concrete()
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "circuit.zip"
+        place.write_bytes(archive)
+        try:
+            server = fhe.Server.load(str(place))
+        except Exception as error:
+            raise ArtifactError(
+                f"the circuit cannot be loaded: {said(error)}",
+                fix="save the model again on this kind of machine",
+            ) from error
+    clean_up_after(server)
+    return server
+
+
+def clean_up_after(server: Any) -> None:
+    """Remove the folder that Concrete unpacks a circuit into, when the circuit goes."""
+    folder = str(server._library.get_output_dir_path())
+    weakref.finalize(server, shutil.rmtree, folder, ignore_errors=True)
