@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from fhe_core.errors import ArtifactError, CompilationError
 from fhe_core.program import layout
 from fhe_core.program import tensor as t
-from fhe_core.program.groups import check_univariate
 from fhe_core.program.nodes import (
     BATCH,
     Call,
@@ -30,6 +29,7 @@ from fhe_core.program.nodes import (
     roots,
     with_batch,
 )
+from fhe_core.program.univariate import check_univariate
 
 Array = NDArray[Any]
 

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fhe_core.program.groups import before_conversion
 from fhe_core.program.nodes import BATCH, Node, evaluate
 from fhe_core.program.program import Program
 from fhe_core.program.rules import RULES, Interval
+from fhe_core.program.tabulation import before_conversion
 
 Array = NDArray[Any]
 Step = Callable[[list[Any], int, "Noise | None"], Array]

@@ -137,6 +137,10 @@ class Call:
     materialized: Node | None = None
     samples: dict[int, Any] = field(default_factory=dict)
 
+    @property
+    def where(self) -> Where:
+        return self.origin.where if self.origin else Where()
+
 
 Value = Node | HostInput | Call
 Root = Node | HostInput

@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fhe_core.errors import CompilationError
-from fhe_core.program.groups import tabulate
 from fhe_core.program.nodes import Node, ordered
 from fhe_core.program.program import Program
 from fhe_core.program.pruning import without_constant_tables
 from fhe_core.program.rules import RULES
+from fhe_core.program.tabulation import tabulate
 
 #: The widest integer that a table look-up takes (Concrete 2.11).
 MOST_LOOKUP_BITS = 16

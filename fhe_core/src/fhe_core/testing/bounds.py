@@ -38,11 +38,11 @@ from numpy.typing import NDArray
 
 from fhe_core.errors import CompilationError
 from fhe_core.program import primitives
-from fhe_core.program.groups import source_index
 from fhe_core.program.interpreter import group_values
 from fhe_core.program.nodes import Call, Node, Value, evaluate, operands, roots, with_batch
 from fhe_core.program.program import Program
 from fhe_core.program.rules import RULES
+from fhe_core.program.univariate import source_index
 from fhe_core.quantization.plan import Plan
 from fhe_core.quantization.recording import Recorded
 from fhe_core.testing.checks import CheckSkipped

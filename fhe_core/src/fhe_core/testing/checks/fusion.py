@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from fhe_core.errors import FheError
-from fhe_core.program.groups import check_univariate, source_index
 from fhe_core.program.nodes import Call, Node, evaluate
 from fhe_core.program.tensor import Tensor, call
+from fhe_core.program.univariate import check_univariate, source_index
 from fhe_core.testing.attempts import attempt_of, cases
 from fhe_core.testing.bounds import FLOAT
 from fhe_core.testing.checks import Check, CheckFailed, CheckSkipped
