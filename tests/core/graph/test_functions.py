@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from fhe_core.graph import load_model, read_graph
+from fhe_core.graph import load_model, read_graph, simplify
 from onnx import TensorProto, helper
 
 import fhe_core
@@ -153,14 +153,107 @@ def test_inputs_and_outputs_may_be_left_out(function: Any, model: Any) -> None:
     np.testing.assert_array_equal(fewer(X), X * 3)
 
 
-def test_a_function_may_return_what_it_was_given(function: Any, model: Any) -> None:
-    through = function("a, b = Through(a)", "b = Double(a)")
-    identity = ("Identity", lambda input, /: input, {"since_version": 1})
-    with fhe_core.registered([identity]):
-        net = NumpyModule(model("y, z = Through(x)", functions=[through], outputs=["y", "z"]))
-        same, doubled = net(X)
-    np.testing.assert_array_equal(same, X)
-    np.testing.assert_array_equal(doubled, X * 2)
+# --- functions that return what they are given, for which there is no node
+
+
+@pytest.fixture
+def through(function: Any) -> onnx.FunctionProto:
+    """``a, b = Through(a)`` with b = 2a."""
+    return function("a, b = Through(a)", "b = Double(a)")
+
+
+def test_a_function_may_return_what_it_was_given(through: Any, model: Any, node: Any) -> None:
+    proto = model(
+        node("h = Same(x)"), "s, t = Through(h)", node("y = Plus(s, t)"), functions=[through]
+    )
+    net = NumpyModule(proto)
+    assert [n.op_type for n in net.graph.nodes] == ["Same", "Double", "Plus"]
+    assert net.graph.nodes[2].inputs == ("h", "t")
+    np.testing.assert_array_equal(net(X), X * 3)
+
+
+def test_an_output_may_be_an_input_or_another_output(through: Any, model: Any) -> None:
+    """Under its own name all the same, and without sharing the other's memory."""
+    calls = ("y, z = Through(x)", "v, w = Through(z)")
+    net = NumpyModule(model(*calls, functions=[through], outputs=["y", "z", "v", "w"]))
+    assert net.output_names == ("y", "z", "v", "w")
+    x = X.copy()
+    same, doubled, again, four = net(x)
+    doubled += 1
+    same += 1
+    np.testing.assert_array_equal(x, X)
+    np.testing.assert_array_equal(again, X * 2)
+    np.testing.assert_array_equal(four, X * 4)
+    found = net.run({"x": x}, fetch=["v", "x", "y"])
+    assert list(found) == ["v", "x", "y"]
+    np.testing.assert_array_equal(found["v"], X * 2)
+    np.testing.assert_array_equal(found["y"], X)
+
+
+def test_an_output_under_another_name_outlives_what_is_cleaned_up(
+    through: Any, model: Any, node: Any
+) -> None:
+    calls = ("y, dead = Through(x)", node("z = Same(x)"))
+    proto = model(*calls, functions=[through], outputs=["y", "z"])
+    graph = simplify(NumpyModule(proto).graph)
+    assert [n.name for n in graph.nodes] == ["z"]
+    same, also = NumpyModule(graph)(X)
+    np.testing.assert_array_equal(same, also)
+    assert fhe_core.check(model("h, y = Through(x)", functions=[through])).nodes[0].op == "Double"
+
+
+def test_a_constant_that_a_function_returns_is_an_output(through: Any, model: Any) -> None:
+    proto = model("y, z = Through(w)", functions=[through], outputs=["y"], constants={"w": X})
+    np.testing.assert_array_equal(NumpyModule(proto)(X * 0), X)
+
+
+def test_a_function_may_return_what_another_returns(
+    through: Any, function: Any, model: Any, node: Any
+) -> None:
+    call = node("b, c = Through(a)", domain="local")
+    outer = function("b = Outer(a)", call)
+    calls = ("s = Outer(x)", "t = Outer(s)", "y = Outer(t)")
+    proto = model(*calls, functions=[through, outer], outputs=["y", "t"])
+    for got in NumpyModule(proto)(X):
+        np.testing.assert_array_equal(got, X)
+
+
+def test_a_subgraph_reads_and_returns_what_a_function_returned(
+    through: Any, model: Any, node: Any, subgraph: Any
+) -> None:
+    """In one branch y is an alias, in the other a tensor of the same name is not."""
+    yes, no = subgraph(outputs=("u",)), subgraph("u = Double(s)", outputs=("u",))
+    yes.node.append(node("u, v = Through(s)", domain="local"))
+    for flag, factor in ((True, 1), (False, 2)):
+        proto = model(
+            "s, d = Through(x)",
+            node("y = Choose(flag)", yes=yes, no=no),
+            functions=[through],
+            constants={"flag": np.array(flag)},
+        )
+        net = NumpyModule(proto)
+        assert net.graph.nodes[1].captures == ("x",)
+        np.testing.assert_array_equal(net(X), X * factor)
+
+
+def test_a_subgraphs_own_tensor_does_not_take_the_place_of_what_was_returned(
+    through: Any, model: Any, node: Any, subgraph: Any
+) -> None:
+    """The subgraph's input has the name of the tensor outside that s is."""
+    body = subgraph("r = Plus(x, s)", inputs=("x",), outputs=("r",))
+    proto = model(
+        "s, d = Through(x)", node("y = Repeat(d)", body=body, times=2), functions=[through]
+    )
+    np.testing.assert_array_equal(NumpyModule(proto)(X), X * 4)
+
+
+def test_what_is_left_out_cannot_be_returned(function: Any, model: Any) -> None:
+    second = function("b = Second(a, b)", "c = Double(a)")
+    with pytest.raises(ModelError, match=r"node 'y', op local.Second.*input 'b', which the call"):
+        NumpyModule(model("y = Second(x)", functions=[second]))
+
+
+# --- what a call may not be, and who comes first
 
 
 def test_a_pack_that_implements_the_function_comes_first(function: Any, model: Any) -> None:

@@ -228,3 +228,17 @@ def test_two_thousand_nodes_are_checked_in_under_a_second(
     str(report)
     assert time.perf_counter() - start < 1
     assert len(report.problems) == problems
+
+
+def test_two_thousand_unknown_operators_are_told_in_under_a_second(build: Any, node: Any) -> None:
+    """Each different, with a reason for each, and suggestions for those that have a likeness."""
+    nodes = [
+        node(f"t{i + 1} = {('Relu', 'Mystery')[i % 2]}{i}(t{i})", domain="") for i in range(2000)
+    ]
+    model = build(*nodes, inputs={"t0": ["N", 2]}, outputs=["t2000"])
+    start = time.perf_counter()
+    problems = {problem.op: problem.reason for problem in fhe_core.check(model).problems}
+    assert time.perf_counter() - start < 1
+    for i, entry in enumerate(nodes):
+        assert "ONNX has no such operator" in problems[entry.op_type]
+        assert ("perhaps 'Relu'" in problems[entry.op_type]) == (i % 2 == 0)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
+import onnx.defs
 import pytest
 from fhe_core.registry import Registry
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fhe_core import UnsupportedOpError, registered
 
@@ -68,6 +72,25 @@ def test_a_misspelt_op_gets_suggestions() -> None:
     error = refusal(Registry(()), "Rleu")
     assert "ONNX has no such operator in domain ai.onnx; perhaps 'Relu'" in error.problem
     assert "perhaps 'Softmax'" in refusal(Registry(()), "softmax").problem
+
+
+NAMES = {schema.name for schema in onnx.defs.get_all_schemas_with_history() if not schema.domain}
+
+
+@given(st.sampled_from(sorted(NAMES)), st.text(max_size=4), st.text(max_size=4), st.randoms())
+def test_the_suggestions_are_the_closest_names_of_all(
+    name: str, before: str, after: str, random: Any
+) -> None:
+    """By difflib's ratio, upper and lower case aside; whatever was left out beforehand."""
+    letters = list(name)
+    random.shuffle(letters)
+    for word in (before + name + after, before + name[:3] + after, "".join(letters)):
+        if word in NAMES or not word:
+            continue
+        by_lower = {name.lower(): name for name in NAMES}
+        close = [by_lower[found] for found in difflib.get_close_matches(word.lower(), by_lower)]
+        (_, _, hint) = refusal(Registry(()), word).problem.partition("; perhaps ")
+        assert hint == (f"{' or '.join(map(repr, close))} is meant" if close else "")
 
 
 def test_a_misspelt_op_of_another_domain_gets_suggestions_too() -> None:

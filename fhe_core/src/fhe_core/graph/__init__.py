@@ -2,9 +2,9 @@
 
 Data flows through the files in this order: ``loading`` (a file to a checked ``ModelProto``; what
 is wrong with it is found in ``validity`` and ``names``), ``reading`` (to the plain dataclasses of
-``ir``, with ``tensors``, and ``functions`` replaced by their bodies), ``steps`` (each node with what
-implements it), ``folding``, ``schedule`` (slots and releases), ``runner``. ``support``, ``passes``
-and ``simplify`` stand beside.
+``ir``, with ``tensors``, and ``functions`` replaced by their bodies, in which ``scopes`` tells what
+a name means), ``steps`` (each node with what implements it), ``folding``, ``schedule`` (slots and
+releases), ``runner``. ``support``, ``passes`` and ``simplify`` stand beside.
 """
 
 from fhe_core.graph.model import Graph, Node, ValueInfo, load_model, read_graph

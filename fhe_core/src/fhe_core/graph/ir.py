@@ -17,11 +17,14 @@ class ValueInfo:
 
     ``dtype`` is None for strings and for what is not a tensor (sequences, maps). ``shape`` is None
     where the rank is unknown; a dimension is an int, a name, or None where nothing is said of it.
+    ``label`` is the name of an output where that is not the tensor's own: several outputs may be
+    one tensor, and an output may be an input.
     """
 
     name: str
     dtype: np.dtype | None
     shape: tuple[int | str | None, ...] | None
+    label: str = ""
 
     def __str__(self) -> str:
         dtype = "any type" if self.dtype is None else self.dtype.name
@@ -98,8 +101,13 @@ class Graph:
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """The names of ``outputs``, in order."""
+        """The tensors that ``outputs`` are, in order."""
         return tuple(info.name for info in self.outputs)
+
+    @property
+    def output_labels(self) -> tuple[str, ...]:
+        """What the model calls its outputs, in order: their labels, or the tensors' names."""
+        return tuple(info.label or info.name for info in self.outputs)
 
     def free_names(self) -> tuple[str, ...]:
         """Tensors that the graph reads and does not define: what a subgraph captures."""

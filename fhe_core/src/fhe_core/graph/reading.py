@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cache, cached_property
-from itertools import count
+from itertools import zip_longest
 from typing import Any
 
 import onnx
-import onnx.defs
 from onnx import AttributeProto
 
 from fhe_core.errors import ModelError, Where
-from fhe_core.graph.functions import Function, Key, Library, Types, inferred_types, model_types
+from fhe_core.graph.functions import Function, Key, Library, inferred_types, model_types
 from fhe_core.graph.ir import Graph, Node, ValueInfo
+from fhe_core.graph.scopes import InnerNames, LocalNames, SameNames, Scope, defined, unused
 from fhe_core.graph.steps import Resolver
 from fhe_core.graph.tensors import array, dense, value_info
 
@@ -45,49 +45,8 @@ def read_graph(model: onnx.ModelProto, registry: Resolver | None = None) -> Grap
                 fix="export the model with tensor inputs",
             )
     opsets = {entry.domain: entry.version for entry in model.opset_import}
-    scope = _Scope(opsets, _SameNames(), cache(lambda: model_types(model)))
+    scope = Scope(opsets, SameNames(), cache(lambda: model_types(model)))
     return _Reader(model, registry).graph(model.graph, scope)
-
-
-class _SameNames(dict[str, str]):
-    """In the model's own graph, and its subgraphs, a tensor keeps its name."""
-
-    def __missing__(self, name: str) -> str:
-        return name
-
-
-class _LocalNames(dict[str, str]):
-    """In a function's body, what the call does not name gets a name that the model does not have."""
-
-    def __init__(self, call: str, fresh: Callable[[str], str]) -> None:
-        super().__init__({"": ""})
-        self._call, self._fresh = call, fresh
-
-    def __missing__(self, name: str) -> str:
-        self[name] = found = self._fresh(f"{self._call}/{name}")
-        return found
-
-
-@dataclass(frozen=True)
-class _Scope:
-    """Where a node stands: in the model's own graph, or in a function's body at one of its calls.
-
-    ``names`` are the tensors' names in the graph that results, ``types`` those by the names here;
-    ``call`` is the calling node's name, and ``calls`` are the functions around.
-    """
-
-    opsets: Mapping[str, int]
-    names: Mapping[str, str]
-    types: Types
-    call: str = ""
-    calls: tuple[Key, ...] = ()
-
-    def node_name(self, proto: Any, taken: set[str]) -> str:
-        """The node's own name, or its first output where that is empty or taken."""
-        output = next(filter(None, proto.output), proto.op_type)
-        if not self.call:
-            return proto.name if proto.name and proto.name not in taken else output
-        return _unused(f"{self.call}/{proto.name or output}", taken)
 
 
 class _Reader:
@@ -95,26 +54,36 @@ class _Reader:
         self._model = model
         self._library = Library(model, registry)
 
-    def graph(self, proto: Any, scope: _Scope) -> Graph:
-        names = scope.names
+    def graph(self, proto: Any, scope: Scope) -> Graph:
+        scope = self._inside(proto, scope)
         constants = {
-            names[tensor.name]: array(tensor, f"tensor {tensor.name!r}")
+            scope.define(tensor.name): array(tensor, f"tensor {tensor.name!r}")
             for tensor in proto.initializer
         }
         for sparse in proto.sparse_initializer:
             name = sparse.values.name
-            constants[names[name]] = dense(sparse, f"tensor {name!r}")
-        taken: set[str] = set()
+            constants[scope.define(name)] = dense(sparse, f"tensor {name!r}")
+        inputs = (
+            replace(info, name=scope.define(info.name)) for info in map(value_info, proto.input)
+        )
         return Graph(
             name=proto.name,
-            inputs=tuple(info for info in _infos(proto.input, scope) if info.name not in constants),
-            outputs=tuple(_infos(proto.output, scope)),
-            nodes=tuple(self._nodes(proto.node, scope, taken)),
+            inputs=tuple(info for info in inputs if info.name not in constants),
+            nodes=tuple(self._nodes(proto.node, scope, set())),
+            outputs=tuple(_output(info, scope) for info in map(value_info, proto.output)),
             constants=constants,
             opsets=scope.opsets,
         )
 
-    def _nodes(self, protos: Iterable[Any], scope: _Scope, taken: set[str]) -> Iterator[Node]:
+    def _inside(self, proto: Any, scope: Scope) -> Scope:
+        """The scope in a graph or subgraph, whose own tensors hide nothing that an alias means."""
+        names, meant = scope.names, {*scope.aliases.values()}
+        if meant:
+            hiding = [name for name in defined(proto) if names[name] in meant]
+            names = InnerNames(names, {name: self._fresh(names[name]) for name in hiding})
+        return replace(scope, names=names, aliases=dict(scope.aliases))
+
+    def _nodes(self, protos: Iterable[Any], scope: Scope, taken: set[str]) -> Iterator[Node]:
         for proto in protos:
             name = scope.node_name(proto, taken)
             # Only a node in a subgraph can lack an import: the checker has seen the others.
@@ -131,7 +100,7 @@ class _Reader:
             taken.add(name)
             yield node
 
-    def _node(self, proto: Any, scope: _Scope, where: Where) -> Node:
+    def _node(self, proto: Any, scope: Scope, where: Where) -> Node:
         attributes = {
             attribute.name: self._attribute(attribute, where, scope)
             for attribute in proto.attribute
@@ -146,8 +115,8 @@ class _Reader:
             op_type=proto.op_type,
             domain=proto.domain,
             opset=where.opset or 1,
-            inputs=tuple(scope.names[name] for name in proto.input),
-            outputs=tuple(scope.names[name] for name in proto.output),
+            inputs=tuple(map(scope.read, proto.input)),
+            outputs=tuple(map(scope.define, proto.output)),
             attributes=attributes,
             captures=tuple(captures),
         )
@@ -156,7 +125,7 @@ class _Reader:
         self,
         function: Function,
         proto: Any,
-        outer: _Scope,
+        outer: Scope,
         name: str,
         where: Where,
         taken: set[str],
@@ -170,32 +139,39 @@ class _Reader:
                 got=" calls ".join(_function_name(key) for key in (*outer.calls, function.key)),
                 fix="export the model without local functions",
             )
-        names = _LocalNames(name, self._fresh)
-        for formal in function.inputs[len(proto.input) :]:
-            names[formal] = ""
-        names.update(
-            {f: outer.names[a] for f, a in zip(function.inputs, proto.input, strict=False)}
-        )
-        aliases = []
-        for formal, actual in zip(function.outputs, proto.output, strict=False):
-            if not actual:
-                continue
-            if formal in names:
-                aliases.append((names[formal], outer.names[actual]))
-            else:
-                names[formal] = outer.names[actual]
+        names = LocalNames(name, self._fresh)
+        for formal, actual in zip_longest(function.inputs, proto.input, fillvalue=""):
+            outer.aliases[names[formal]] = outer.read(actual)
         known = dict(zip(function.inputs, proto.input, strict=False))
+        returned = []  # what was given
+        for formal, actual in zip(function.outputs, proto.output, strict=False):
+            if actual and formal in names:
+                returned.append((formal, outer.names[actual]))
+            elif actual:
+                names[formal] = outer.define(actual)
         # Bodies of ONNX's own operators in other domains import the default one nowhere.
         opsets = {**outer.opsets, **function.opsets} if function.optional else function.opsets
-        scope = _Scope(
+        scope = Scope(
             opsets,
             names,
             cache(lambda: inferred_types(function.nodes, opsets, _known(known, outer))),
+            outer.aliases,
             name,
             (*outer.calls, function.key),
         )
         nodes = list(self._nodes(function.nodes, scope, set(taken)))
-        return [*nodes, *(_alias(*pair, name, outer) for pair in aliases)]
+        for formal, result in returned:
+            tensor = scope.read(formal)
+            if not tensor:
+                raise ModelError(
+                    f"the function returns its input {formal!r}, which the call leaves out",
+                    where=where,
+                    expected=f"the input {formal!r}",
+                    got=", ".join(map(repr, proto.input)) or "no inputs",
+                    fix="connect the missing input",
+                )
+            scope.aliases[result] = tensor
+        return nodes
 
     def _runs(self, node: Node) -> bool:
         return self._library.resolves(node.op_type, node.domain, node.opset) and all(
@@ -203,7 +179,7 @@ class _Reader:
         )
 
     def _fresh(self, name: str) -> str:
-        name = _unused(name, self._used)
+        name = unused(name, self._used)
         self._used.add(name)
         return name
 
@@ -223,7 +199,7 @@ class _Reader:
                     graphs += [attribute.g, *attribute.graphs]
         return found
 
-    def _attribute(self, proto: Any, where: Where, scope: _Scope) -> Any:
+    def _attribute(self, proto: Any, where: Where, scope: Scope) -> Any:
         what = f"attribute {proto.name!r}"
         if proto.type == AttributeProto.GRAPH:
             return self.graph(proto.g, scope)
@@ -271,10 +247,9 @@ def _text(data: bytes, what: str, where: Where) -> str:
         ) from error
 
 
-def _infos(protos: Iterable[Any], scope: _Scope) -> Iterator[ValueInfo]:
-    for proto in protos:
-        info = value_info(proto)
-        yield ValueInfo(scope.names[info.name], info.dtype, info.shape)
+def _output(info: ValueInfo, scope: Scope) -> ValueInfo:
+    name, tensor = scope.names[info.name], scope.read(info.name)
+    return replace(info, name=tensor, label="" if tensor == name else name)
 
 
 def _bodies(attributes: Mapping[str, Any]) -> list[Graph]:
@@ -286,22 +261,10 @@ def _bodies(attributes: Mapping[str, Any]) -> list[Graph]:
     return [value for value in values if isinstance(value, Graph)]
 
 
-def _alias(source: str, target: str, call: str, scope: _Scope) -> Node:
-    """A function may return what it was given; the result has a name of its own all the same."""
-    opset = scope.opsets.get("", onnx.defs.onnx_opset_version())
-    return Node(f"{call}/{target}", "Identity", "", opset, (source,), (target,), {})
-
-
-def _known(names: Mapping[str, str], outer: _Scope) -> dict[str, onnx.TypeProto]:
+def _known(names: Mapping[str, str], outer: Scope) -> dict[str, onnx.TypeProto]:
     """The types of a function's inputs, from those of what a call gives."""
     types = outer.types()
     return {formal: types[actual] for formal, actual in names.items() if actual in types}
-
-
-def _unused(name: str, used: set[str]) -> str:
-    if name not in used:
-        return name
-    return next(found for i in count(2) if (found := f"{name}_{i}") not in used)
 
 
 def _function_name(key: Key) -> str:

@@ -73,7 +73,7 @@ class NumpyModule:
     @property
     def output_names(self) -> tuple[str, ...]:
         """The names of the outputs, in order."""
-        return self.graph.output_names
+        return self.graph.output_labels
 
     def __call__(self, /, *arrays: Any, **named: Any) -> Any:
         """Run the model.
@@ -113,7 +113,11 @@ class NumpyModule:
             InputError: as for a call, or a tensor that the model does not have.
         """
         names = self.output_names if fetch is None else tuple(dict.fromkeys(fetch))
-        schedule = self._outputs if names == self.output_names else self._schedule(names)
+        if names == self.output_names:
+            schedule = self._outputs
+        else:
+            tensors = dict(zip(self.output_names, self.graph.output_names, strict=True))
+            schedule = self._schedule([tensors.get(name, name) for name in names])
         values = schedule.run(prepare(self.graph.inputs, feeds))
         return dict(zip(names, release(values), strict=True))
 

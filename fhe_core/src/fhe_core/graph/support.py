@@ -210,8 +210,10 @@ def _statuses(
     decrypted: set[str] = set()  # tensors that only exist after decryption
     for node in graph.nodes:
         status = alone[node]
-        # An op that could run encrypted does so, unless its input is already decrypted.
-        turning = encrypted if status == FLOAT_ONLY else decrypted
+        # An op that could run encrypted does so, unless its input is already decrypted or it shapes outputs.
+        turning = (
+            encrypted if status == FLOAT_ONLY or _shapes_outputs(steps.get(node)) else decrypted
+        )
         if node in tail and not turning.isdisjoint(node.reads):
             status = AFTER_DECRYPTION
             decrypted.update(node.writes)
@@ -219,6 +221,10 @@ def _statuses(
             encrypted.update(node.writes)
         statuses[node] = status
     return statuses
+
+
+def _shapes_outputs(step: Step | None) -> bool:
+    return getattr(step and step.spec.quantized, "shapes_outputs", False)
 
 
 def _status_alone(
@@ -246,7 +252,8 @@ def _tail(graph: Graph, steps: Mapping[Node, Step], alone: Mapping[Node, str]) -
     for node in reversed(graph.nodes):
         if alone[node] in (FOLDED, UNUSED, UNSUPPORTED):
             continue
-        if steps[node].spec.fusion != "never" and needed.isdisjoint(node.writes):
+        movable = steps[node].spec.fusion != "never" or _shapes_outputs(steps[node])
+        if movable and needed.isdisjoint(node.writes):
             tail.add(node)
         else:
             needed.update(node.reads)

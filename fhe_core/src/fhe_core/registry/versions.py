@@ -8,6 +8,7 @@ that it names itself.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -174,9 +175,34 @@ def did_you_mean(word: str, words: Sequence[str]) -> str:
     """``perhaps 'Relu' or 'Elu' is meant`` for a misspelt name, or nothing."""
     from difflib import get_close_matches
 
-    by_lower = {candidate.lower(): candidate for candidate in words}
-    close = [by_lower[match] for match in get_close_matches(word.lower(), by_lower, n=3)]
+    word = word.lower()
+    size, characters = len(word), _characters(word)
+    by_lower, sets = _index(tuple(words))
+    # Of a whole model's unknown operators most have nothing to do with most names, so first the
+    # ratio as if each character matched that both words have.
+    near = [
+        other
+        for other, others, length in sets
+        if 2 * (size - (characters & ~others).bit_count()) >= _CLOSE * (size + length)
+        and 2 * (length - (others & ~characters).bit_count()) >= _CLOSE * (size + length)
+    ]
+    close = [by_lower[match] for match in get_close_matches(word, near, n=3, cutoff=_CLOSE)]
     return f"perhaps {' or '.join(map(repr, close))} is meant" if close else ""
+
+
+_CLOSE = 0.6  # of difflib's ratio: twice the characters that match, over those of both words
+
+
+@functools.lru_cache(maxsize=8)
+def _index(words: tuple[str, ...]) -> tuple[dict[str, str], list[tuple[str, int, int]]]:
+    """The words by their lower case, and of each its lower case, characters and length."""
+    by_lower = {word.lower(): word for word in words}
+    return by_lower, [(word, _characters(word), len(word)) for word in by_lower]
+
+
+def _characters(word: str) -> int:
+    """The set of a word's characters as the bits of a number; a few of them share a bit."""
+    return functools.reduce(lambda bits, character: bits | 1 << ord(character) % 64, word, 0)
 
 
 def _open_if_newest(domain: str, until: int | None) -> int:
