@@ -11,6 +11,7 @@ from fhe_core.quantization.quantizers import (
     QuantizationParameters,
     UniformQuantizer,
 )
+from onnx import helper
 
 import fhe_core
 from fhe_core import CompilationError, primitives
@@ -76,3 +77,23 @@ def test_an_offset_survives_layout_that_changes_the_rank_before_a_look_up() -> N
         module = fhe_core.quantize(proto, data, n_bits=bits, client_side="minimal")
         error = abs(module.forward(data) - np.exp(data)[:, [[0, 2]]]).max()
         assert error <= steps / (2**bits - 1)
+
+
+def test_an_output_may_be_an_input_or_another_output_under_a_name_of_its_own() -> None:
+    """Of a function that returns what it was given, too."""
+    both = helper.make_function(
+        "local",
+        "Both",
+        ["a"],
+        ["a", "b"],
+        [helper.make_node("Relu", ["a"], ["b"])],
+        [helper.make_opsetid("", 17)],
+    )
+    nodes = "same, b = local.Both(x) \n again, c = local.Both(b)"
+    proto = model(nodes, {"x": ("N", 4)}, "b again same c", domains={"local": 1})
+    proto.functions.append(both)
+    qm = fhe_core.quantize(proto, X, n_bits=8)
+    assert qm.output_names == ("b", "again", "same", "c")
+    positive = np.maximum(X, 0)
+    for got, expected in zip(qm.forward(X), (positive, positive, X, positive), strict=True):
+        assert abs(got - expected).max() < 0.05

@@ -119,7 +119,7 @@ def compile(
             seed=seed,
             progress=shown,
         )
-        module = session.build(found.best.settings)
+        module = found.module
         module.search = found.candidates
     else:
         module = session.build(base)

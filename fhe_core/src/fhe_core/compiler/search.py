@@ -7,7 +7,9 @@ itself than on what it will see: so a candidate must also agree with the float m
 
 Cost is Concrete's own, from compiled circuits. What an encrypted inference costs is decided by the bits that
 roundings keep, so these are tried from few to many, uniformly, until even the narrowest candidate costs more
-than the best found. From there single accumulators and weights give up bits, as long as the score allows it.
+than the best found. The most promising at each are tuned (`quantization.tuning`) on the first part of the data:
+that costs nothing under encryption, and often saves a bit. From the best, single accumulators and weights give
+up bits, as long as the score allows it. What is found in the end is tuned once more, on all data.
 """
 
 from __future__ import annotations
@@ -22,8 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fhe_core.compiler.scoring import (
-    LABELS_TOLERANCE,
-    OUTPUTS_TOLERANCE,
     Score,
     checked_tolerance,
     default_score,
@@ -32,10 +32,11 @@ from fhe_core.compiler.scoring import (
 from fhe_core.errors import CompilationError
 from fhe_core.program.nodes import BATCH
 from fhe_core.progress import Progress
-from fhe_core.quantization.calibration import batches, static_batch
+from fhe_core.quantization.calibration import batches, blended, static_batch
 from fhe_core.quantization.module import Cost, QuantizedModule
 from fhe_core.quantization.planning import Settings, widened
 from fhe_core.quantization.session import Session
+from fhe_core.quantization.tuning import divergence
 
 Array = NDArray[Any]
 
@@ -52,9 +53,15 @@ _SCORED = 1000
 #: Blends are a sample and up to this share of another.
 _BLENDED = 0.25
 #: How much more disagreement is allowed on blends than loss of score: as much as without labels.
-_BLEND_FACTOR = OUTPUTS_TOLERANCE / LABELS_TOLERANCE
+_BLEND_FACTOR = 3
 #: How many single changes are tried on the best uniform candidate.
 _REFINEMENTS = 96
+#: How many candidates are tuned at each rounding, how far below what is wanted they may be before that, and
+#: for how many steps; then for how many the best one is.
+_TRIED = 4
+_TUNABLE = 0.1
+_TRIAL_STEPS = 1000
+_STEPS = 4000
 #: Fewer calibration samples than this are not divided: half of them would say too little.
 _LEAST_SAMPLES = 64
 
@@ -67,11 +74,13 @@ class Candidate:
         settings: what it was built with.
         score: mean of simulations on the samples of the search.
         cost: of its circuit, where it was good enough to be compiled.
+        checked: the lowest of its scores over what was wanted, of all that decide; where it was looked at.
     """
 
     settings: Settings
     score: float
     cost: Cost | None = None
+    checked: float = -math.inf
 
 
 @dataclass(frozen=True)
@@ -80,11 +89,13 @@ class Found:
 
     Attributes:
         best: the cheapest candidate within tolerance.
+        module: what it is.
         candidates: all that were looked at, in order.
         float_score: the float model's, on the same samples.
     """
 
     best: Candidate
+    module: QuantizedModule
     candidates: tuple[Candidate, ...]
     float_score: float
 
@@ -123,6 +134,7 @@ def search(
     """
     count = len(next(iter(session.data.values())))
     allowed = checked_tolerance(tolerance, labels)
+    parts = _whole(session, count, seed)
     searched, checked = (
         _Judge(
             session,
@@ -131,28 +143,52 @@ def search(
             score,
             allowed,
         )
-        for part in _whole(session, count, seed)
+        for part in parts
     )
     checks = [checked]
     blends = _blends(session, seed) if score is None else None
     if blends is not None:
         loose = allowed if labels is None else _BLEND_FACTOR * allowed
         checks.append(_Judge(session, blends, None, None, loose))
-    state = _State(_Builder(session, compiled), searched, checks, seed)
+    state = _State(_Builder(session, compiled, parts[0]), searched, checks, seed)
     with progress.stage("searching for the cheapest circuit") as advance:
         for kept in ROUNDINGS:
             narrowest = widened(base, rounding=kept, **_bits(WIDTHS[0], WIDTHS[0]))
             if state.best and state.builder.complexity(narrowest) >= _complexity(state.best):
                 break
+            first_row = len(state.rows)
             for settings in _grid(base, kept):
                 state.consider(settings)
+                advance(1)
+            for settings in _tunable(state.rows[first_row:], searched.wanted):
+                state.consider(replace(settings, tuning=_TRIAL_STEPS))
                 advance(1)
             if state.best and not state.builder.rounds:
                 break
         if state.best is None:
             raise _nothing(state.rows, searched)
         _refine(state, advance)
-    return Found(state.best, tuple(state.rows), searched.goal)
+        module = _finished(session, state, state.best)
+    return Found(state.best, module, tuple(state.rows), searched.goal)
+
+
+def _tunable(rows: Sequence[Candidate], wanted: float) -> list[Settings]:
+    """The best few of those that tuning may bring within tolerance, each of other widths."""
+    found: dict[tuple[int, int], Settings] = {}
+    for row in sorted(rows, key=lambda row: -row.score):
+        if row.score >= wanted - _TUNABLE:
+            found.setdefault((row.settings.op_inputs, row.settings.op_weights), row.settings)
+    return list(found.values())[:_TRIED]
+
+
+def _finished(session: Session, state: _State, best: Candidate) -> QuantizedModule:
+    """The best candidate, tuned on all data if that brings it nearer to the float model."""
+    found = session.build(best.settings, state.builder.samples)
+    tuned = session.build(replace(best.settings, tuning=_STEPS))
+    seed = state.seed + 200
+    judge = state.checks[-1]
+    nearer = judge.divergence(tuned, seed) < judge.divergence(found, seed)
+    return tuned if nearer and state.checked(tuned) >= 0 else found
 
 
 def _refine(state: _State, advance: Callable[[int], None]) -> None:
@@ -168,15 +204,16 @@ def _refine(state: _State, advance: Callable[[int], None]) -> None:
 
 
 def _neighbours(state: _State) -> list[Settings]:
-    """The best settings with the weights of one op a bit narrower, or one accumulator rounded to a bit less.
+    """The best settings, tuned; with the weights of one op a bit narrower; or with one accumulator rounded to
+    a bit less.
 
-    Accumulators with most look-ups first, and each also with ranges chosen the other way and with somewhat
-    narrower and wider activations and weights: the score depends on them by chance, too.
+    Accumulators with most look-ups first, and each tuned, and also with ranges chosen the other way and with
+    somewhat narrower and wider activations and weights: the score depends on them by chance, too.
     """
     if state.best is None:
         return []
     settings = state.best.settings
-    found = []
+    found = [replace(settings, tuning=_TRIAL_STEPS)]
     for name in state.builder.weighted:
         bits = settings.nodes.get(name, settings.op_weights)
         if bits > WIDTHS[0]:
@@ -184,16 +221,21 @@ def _neighbours(state: _State) -> list[Settings]:
     for name in state.builder.accumulators(settings):
         kept = settings.roundings.get(name, settings.kept_bits)
         if kept > ROUNDINGS[0]:
-            fewer = replace(settings, roundings={**settings.roundings, name: kept - 1})
-            found += [
-                widened(fewer, ranges=ranges, **_bits(activations, weights))
-                for weights in WIDTHS
-                if abs(weights - settings.op_weights) <= 1
-                for activations in WIDTHS
-                if abs(activations - settings.op_inputs) <= 1
-                for ranges in RANGES
-            ]
+            fewer = replace(settings, roundings={**settings.roundings, name: kept - 1}, tuning=0)
+            found += [replace(fewer, tuning=_TRIAL_STEPS), *_widened(fewer)]
     return found
+
+
+def _widened(settings: Settings) -> list[Settings]:
+    """The same with activations and weights at most a bit narrower or wider, and either range rule."""
+    return [
+        widened(settings, ranges=ranges, **_bits(activations, weights))
+        for weights in WIDTHS
+        if abs(weights - settings.op_weights) <= 1
+        for activations in WIDTHS
+        if abs(activations - settings.op_inputs) <= 1
+        for ranges in RANGES
+    ]
 
 
 def _whole(session: Session, count: int, seed: int) -> tuple[Array, Array]:
@@ -212,17 +254,10 @@ def _blends(session: Session, seed: int) -> dict[str, Array] | None:
     """Samples with a share of another in each; None where inputs are no floats."""
     if any(array.dtype.kind != "f" for array in session.data.values()):
         return None
-    rng = np.random.default_rng(seed)
     count = len(next(iter(session.data.values())))
     batch = static_batch(session.graph) or 1
     size = max(min(count, _SCORED) // batch, 1) * batch
-    ours, others = rng.integers(0, count, size), rng.integers(0, count, size)
-    share = rng.uniform(0.0, _BLENDED, size)
-    blended = {}
-    for name, array in session.data.items():
-        weight = share.reshape(-1, *[1] * (array.ndim - 1)).astype(array.dtype)
-        blended[name] = array[ours] * (1 - weight) + array[others] * weight
-    return blended
+    return blended(session.data, np.arange(count), size, _BLENDED, np.random.default_rng(seed))
 
 
 def _nothing(rows: list[Candidate], judge: _Judge) -> CompilationError:
@@ -240,10 +275,10 @@ def _complexity(candidate: Candidate | None) -> float:
     return candidate.cost.complexity if candidate and candidate.cost else float("inf")
 
 
-def _better(found: Candidate, best: Candidate | None) -> bool:
+def _no_dearer(found: Candidate, best: Candidate | None) -> bool:
     if found.cost is None:
         return False
-    return best is None or (found.cost.complexity, -found.score) < (_complexity(best), -best.score)
+    return best is None or found.cost.complexity <= _complexity(best)
 
 
 def _bits(activations: int, weights: int) -> dict[str, int]:
@@ -291,6 +326,11 @@ class _State:
         if key in self._seen:
             return False
         self._seen.add(key)
+        if settings.tuning and self.best is not None:
+            # Tuning takes seconds and changes no cost: what is dearer is not worth it.
+            plain = self.builder.complexity(replace(settings, tuning=0))
+            if plain > _complexity(self.best):
+                return False
         module = self.builder.module(settings)
         if module is None:
             return False
@@ -298,13 +338,21 @@ class _State:
         better = False
         if self.searched.accepts(found.score):
             found = replace(found, cost=self.builder.cost(module))
-            better = _better(found, self.best) and all(
-                check.accepts(check.score(module, self.seed + 100)) for check in self.checks
-            )
+            if _no_dearer(found, self.best):
+                found = replace(found, checked=self.checked(module))
+                better = found.checked >= 0 and (
+                    _complexity(found) < _complexity(self.best)
+                    or self.best is None
+                    or found.checked > self.best.checked
+                )
         self.rows.append(found)
         if better:
             self.best = found
         return better
+
+    def checked(self, module: QuantizedModule) -> float:
+        """By how much a module is better than it has to be, in the check where that is least."""
+        return min(check.score(module, self.seed + 100) - check.wanted for check in self.checks)
 
 
 class _Judge:
@@ -325,7 +373,8 @@ class _Judge:
     ) -> None:
         self.data = data
         reference = _float_outputs(session, self.data)
-        self.expected = labels if labels is not None else first(reference)
+        self._reference = first(reference)
+        self.expected = labels if labels is not None else self._reference
         self._score = score or default_score(reference, labels)
         self.goal = float(self._score(reference, self.expected))
         self.wanted = self.goal - tolerance
@@ -340,10 +389,17 @@ class _Judge:
             scores += [self._once(module, seed + i) for i in range(1, _SEEDS)]
         return float(np.mean(scores))
 
+    def divergence(self, module: QuantizedModule, seed: int) -> float:
+        """How far a module's first output is from the float model's: the mean over several simulations."""
+        runs = (first(self._outputs(module, seed + i)) for i in range(_SEEDS))
+        return float(np.mean([divergence(run, self._reference) for run in runs]))
+
     def _once(self, module: QuantizedModule, seed: int) -> float:
+        return float(self._score(self._outputs(module, seed), self.expected))
+
+    def _outputs(self, module: QuantizedModule, seed: int) -> Any:
         arrays = [self.data[name] for name in module.input_names]
-        outputs = module.forward(*arrays, fhe="simulate", seed=seed)
-        return float(self._score(outputs, self.expected))
+        return module.forward(*arrays, fhe="simulate", seed=seed)
 
 
 def _float_outputs(session: Session, data: Mapping[str, Array]) -> Any:
@@ -358,17 +414,21 @@ class _Builder:
 
     Attributes:
         rounds: whether there are look-ups, so that roundings matter.
+        samples: indices of those that candidates are tuned on.
     """
 
-    def __init__(self, session: Session, compiled: Callable[[QuantizedModule], Cost]) -> None:
+    def __init__(
+        self, session: Session, compiled: Callable[[QuantizedModule], Cost], samples: Array
+    ) -> None:
         self._session = session
+        self.samples = samples
         self._compiled = compiled
         self.rounds = True
 
     def module(self, settings: Settings) -> QuantizedModule | None:
         """The candidate's module; None where accumulators would be too wide for any circuit."""
         try:
-            built = self._session.build(settings)
+            built = self._session.build(settings, self.samples)
         except CompilationError as error:
             if not error.problem.startswith("an accumulator needs"):
                 raise

@@ -7,6 +7,7 @@ the batch dimension 1 (interval arithmetic: Moore, Interval Analysis, 1966).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -87,21 +88,37 @@ def convolve(
     Returns:
         (N, M, oH, oW).
     """
-    count = len(x)
-    features, depth, *kernel = weights.shape
-    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    count, features, group_features = len(x), weights.shape[0], weights.shape[0] // group
+    columns = convolution_windows(x, weights.shape, strides, dilations, group)
+    matrix = weights.reshape(group, group_features, -1).transpose(0, 2, 1)
+    product = columns @ np.ascontiguousarray(_cast(matrix, x))
+    steps = [
+        (n - (k - 1) * d - 1) // s + 1
+        for n, k, d, s in zip(x.shape[2:], weights.shape[2:], dilations, strides, strict=True)
+    ]
+    product = product.reshape(group, count, *steps, group_features)
+    return np.ascontiguousarray(product.transpose(1, 0, 4, 2, 3)).reshape(count, features, *steps)
+
+
+def convolution_windows(
+    x: Array, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], group: int
+) -> Array:
+    """What the windows of a convolution see, as one matrix a group.
+
+    Args:
+        x: (N, C, H, W).
+        kernel: the shape of the weights, (M, C / group, kH, kW).
+
+    Returns:
+        (group, N * oH * oW, C / group * kH * kW): a row for each window.
+    """
+    _, depth, *taps = kernel
+    reach = [(k - 1) * d + 1 for k, d in zip(taps, dilations, strict=True)]
     windows = np.lib.stride_tricks.sliding_window_view(x, reach, axis=(2, 3))  # type: ignore[call-overload]
     windows = windows[:, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]
-    height, width = windows.shape[2:4]
-    # One matrix product a group: a row for each window, a column for each feature.
-    columns = windows.reshape(count, group, depth, height, width, *kernel)
-    columns = columns.transpose(1, 0, 3, 4, 2, 5, 6).reshape(group, count * height * width, -1)
-    matrix = weights.reshape(group, features // group, -1).transpose(0, 2, 1)
-    product = columns @ np.ascontiguousarray(_cast(matrix, x))
-    product = product.reshape(group, count, height, width, features // group)
-    return np.ascontiguousarray(product.transpose(1, 0, 4, 2, 3)).reshape(
-        count, features, height, width
-    )
+    columns = windows.reshape(len(x), group, depth, *windows.shape[2:4], *taps)
+    columns = columns.transpose(1, 0, 3, 4, 2, 5, 6)
+    return np.asarray(columns.reshape(group, -1, depth * math.prod(taps)))
 
 
 def _conv(arrays: Sequence[Array], attributes: Attributes, batch: int) -> Array:

@@ -44,11 +44,13 @@ class Reading:
         bits: kept by the rounding; None: all.
         exact: whether the rounding is exact.
         offset: added before the rounding; a scalar, or one for each channel, that broadcasts.
+        shift: added too; the table's function, or the client, sees it as part of the value.
     """
 
     bits: int | None = None
     exact: bool = False
     offset: Any = 0
+    shift: Any = 0
 
 
 def bits_of(low: int, high: int) -> int:
@@ -100,7 +102,7 @@ def concretize(
     outputs: Sequence[Node],
     ranges: Mapping[int, Range],
     reading: Callable[[Node], Reading],
-    offsets: Sequence[Any] | None = None,
+    ends: Mapping[int, Reading] | None = None,
 ) -> Program:
     """Decide widths, insert offsets and roundings, evaluate tables.
 
@@ -108,7 +110,7 @@ def concretize(
         outputs: recorded integer tensors.
         ranges: planned (low, high) of each recorded node, by ``id``; with the offset where it has one.
         reading: what the plan says of an accumulator that a look-up reads.
-        offsets: what centres each output before the client decrypts it.
+        ends: offset and shift of outputs that no look-up reads, by ``id``.
 
     Raises:
         CompilationError: an accumulator or a look-up is wider than any circuit can be.
@@ -116,16 +118,16 @@ def concretize(
     recorded = [n for n in ordered(outputs) if isinstance(n, Node)]
     name_accumulators(recorded)
     readings = {id(n.inputs[0]): reading(n.inputs[0]) for n in recorded if n.op == "lookup"}
-    ends = {id(node) for node in outputs}
-    widths = _widths(recorded, ranges, readings, ends)
+    widths = _widths(recorded, ranges, readings, {id(node) for node in outputs})
     done: dict[int, Node] = {}
     # What look-ups and outputs read: the accumulator, shifted where it has an offset.
     centred: dict[int, Node] = {}
     read: dict[int, Node] = {}
 
-    def centre(source: Node, offset: Any) -> Node:
+    def centre(source: Node, reading: Reading) -> Node:
         if id(source) not in centred:
-            centred[id(source)] = _shifted(done[id(source)], offset, ranges[id(source)])
+            total = np.asarray(reading.offset) + np.asarray(reading.shift)
+            centred[id(source)] = _shifted(done[id(source)], total, ranges[id(source)])
         return centred[id(source)]
 
     for node in recorded:
@@ -135,7 +137,7 @@ def concretize(
             (source,) = node.inputs
             if id(source) not in read:
                 reading_of = readings[id(source)]
-                centred_source = centre(source, reading_of.offset)
+                centred_source = centre(source, reading_of)
                 read[id(source)] = _rounded(centred_source, reading_of, ranges[id(source)])
             made = without_constant_tables(
                 _tabulated(node, read[id(source)], width, readings[id(source)])
@@ -144,13 +146,11 @@ def concretize(
             made = replace(node, inputs=inputs, attributes=dict(node.attributes))
             made.width, made.signed = width, ranges[id(node)][0] < 0
         done[id(node)] = made
-    given = list(offsets or [0] * len(outputs))
-    final = [
-        readings[id(node)].offset if id(node) in readings else offset
-        for node, offset in zip(outputs, given, strict=True)
+    read_by = [
+        (readings.get(id(node)) or (ends or {}).get(id(node)) or Reading()) for node in outputs
     ]
-    ready = [centre(node, offset) for node, offset in zip(outputs, final, strict=True)]
-    return Program.of(ready, final)
+    ready = [centre(node, reading) for node, reading in zip(outputs, read_by, strict=True)]
+    return Program.of(ready, [reading.offset for reading in read_by])
 
 
 def _widths(

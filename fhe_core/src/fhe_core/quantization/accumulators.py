@@ -26,6 +26,7 @@ from fhe_core.quantization.planning import (
     channel_width,
     per_channel,
     planned_range,
+    usable_span,
 )
 from fhe_core.quantization.recording import Recorded
 
@@ -80,6 +81,9 @@ class Accumulators:
             if width <= kept:
                 continue
             factors = channel_factors(low, high, width=width, kept=kept, headroom=spare)
+            if weight.trained:
+                # Whole multiples of a grid: the weights stay what they are.
+                factors = np.maximum(np.floor(factors), 1.0)
             if factors.max() < 1.03 and factors.min() >= 0.99:
                 continue
             array = np.asarray(placed.op.constant(channels.index))
@@ -151,10 +155,24 @@ class Accumulators:
         axes = tuple(i for i, n in enumerate(offset.shape) if n == 1)
         low, high = shifted.min(axis=axes), shifted.max(axis=axes)
         wider = (high - low) * spare
-        return (
-            max(bounds[0], int(np.floor((low - wider).min()))),
-            min(bounds[1], int(np.ceil((high + wider).max()))),
-        )
+        least = max(bounds[0], int(np.floor((low - wider).min())))
+        most = min(bounds[1], int(np.ceil((high + wider).max())))
+        width = self._fitted_width(node)
+        if width is None:
+            return least, most
+        # Rounding the weights moved some channels a little beyond what they were scaled to. They give up
+        # some headroom for it: one more bit would leave half of everybody's levels unused.
+        floor = -(2 ** (width - 1))
+        ceiling = floor + int(usable_span(width, self.kept(node)))
+        half = wider / 2
+        if (low - half).min() >= floor and (high + half).max() <= ceiling:
+            least, most = max(least, floor), min(most, ceiling)
+        return least, most
+
+    def _fitted_width(self, node: Node) -> int | None:
+        """The width that an accumulator's weights were fitted to, if they were."""
+        fitted = (p for p in self.placement.ops if p.node.name in self.widths)
+        return next((self.widths[p.node.name] for p in fitted if _weighted(p, [node])), None)
 
     def _channel_range(self, node: Node, axis: int) -> tuple[Array, Array]:
         """Least and largest value of each channel: on the data, or for any input if guaranteed."""

@@ -131,6 +131,29 @@ def _as_calibration(error: InputError) -> CalibrationError:
     )
 
 
+def blended(
+    data: Mapping[str, Array],
+    samples: Array,
+    count: int,
+    share: float,
+    rng: np.random.Generator,
+) -> dict[str, Array]:
+    """New samples: each one of ``samples`` (indices) with up to ``share`` of another in it.
+
+    Inputs that are no floats are not blended, only drawn.
+    """
+    ours, others = rng.choice(samples, count), rng.choice(samples, count)
+    weight = rng.uniform(0.0, share, count)
+    result = {}
+    for name, array in data.items():
+        if array.dtype.kind != "f":
+            result[name] = array[ours]
+            continue
+        part = weight.reshape(-1, *[1] * (array.ndim - 1)).astype(array.dtype)
+        result[name] = array[ours] * (1 - part) + array[others] * part
+    return result
+
+
 @dataclass
 class TensorStats:
     """What calibration knows of one tensor.
@@ -139,12 +162,19 @@ class TensorStats:
         minimum, maximum: over all samples and elements.
         mean: for each element, shape of one sample (float64).
         sample: seeded values, at most 2^15.
+        dtype: element type in the float model.
     """
 
     minimum: float
     maximum: float
     mean: Array
     sample: Array
+    dtype: np.dtype[Any] | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it consists of integers in the float model."""
+        return self.dtype is not None and self.dtype.kind in "iu"
 
     @property
     def range(self) -> QuantizationStats:
@@ -201,8 +231,10 @@ class _Running:
         self.minimum, self.maximum = np.inf, -np.inf
         self.mean: Any = 0.0
         self.parts: list[Array] = []
+        self.dtype: np.dtype[Any] | None = None
 
     def add(self, array: Array, weight: float, rng: np.random.Generator) -> None:
+        self.dtype = array.dtype
         if not array.size:
             return
         self.minimum = min(self.minimum, float(array.min()))
@@ -223,4 +255,5 @@ class _Running:
             float(max(self.maximum, sample.max())),
             np.asarray(self.mean),
             sample,
+            self.dtype,
         )

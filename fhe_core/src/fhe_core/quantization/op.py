@@ -72,6 +72,8 @@ class QuantizedOp:
     shares_scale: ClassVar[bool] = False
     #: The result consists of elements of the input: it keeps the input's scale.
     keeps_scale: ClassVar[bool] = False
+    #: After the last integer arithmetic it runs on the client, in float, unless all is to stay on the server.
+    shapes_outputs: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -96,6 +98,8 @@ class QuantizedOp:
         self.plan = plan
         self.input_names = tuple(input_names)
         self.output_names = tuple(output_names)
+        #: Element types of the inputs in the float model; empty until calibration has seen them.
+        self.input_types: tuple[np.dtype[Any] | None, ...] = ()
         self.where = where or Where(node=op_instance_name or None, op=self._impl_for_op_named)
         # `type(self).impl`: a function in a class body must not become a bound method.
         self._function = type(self).impl or impl or self._registered()
@@ -160,9 +164,9 @@ class QuantizedOp:
         return self.plan.stats.get(self.output_names[0])
 
     def output_params(self, index: int) -> QuantizationParameters | None:
-        """Scale and zero point of one output, as the plan has them."""
+        """Scale and zero point of one output, as the plan has them, or as the op itself fixes them."""
         if self.plan is None or index >= len(self.output_names):
-            return None
+            return self.output_quantization(index)
         tensor = self.plan.tensors.get(self.output_names[index])
         return tensor.parameters if tensor else None
 
@@ -170,6 +174,16 @@ class QuantizedOp:
 
     def weight_channels(self) -> WeightChannels | None:
         """Where this op's weights have a scale for each output channel; None where they have not."""
+        return None
+
+    def output_quantization(self, index: int = 0) -> QuantizationParameters | None:
+        """Scale, zero point and integers that this node itself fixes for an output, all scalars.
+
+        For ops that quantize, as models trained for integers have them: every real value of the output is
+        to be one of ``scale * (integer - zero_point)``, with ``low <= integer <= high``. The plan then
+        keeps these numbers, and neither calibration nor ``n_bits`` has a say. In a model with such an op
+        the plan also keeps the scales on which constant weights lie. None: the planner decides.
+        """
         return None
 
     # -- fusion

@@ -13,8 +13,9 @@ from typing import Any
 from fhe_core.errors import CompilationError, FheError, UnsupportedOpError
 from fhe_core.graph.ir import Graph, Node
 from fhe_core.graph.runner import NumpyModule
-from fhe_core.graph.steps import Step, choose_quantized
+from fhe_core.graph.steps import Resolver, Step, choose_quantized, resolve_steps
 from fhe_core.quantization.op import QuantizedOp
+from fhe_core.quantization.quantizers import QuantizationParameters
 from fhe_core.registry import OpSpec
 
 LEAST_OPSET = 7
@@ -35,6 +36,8 @@ class PlacedOp:
         variable: names of its inputs that are not constant, in order.
         fused: what ``can_fuse`` said: float mode, part of a look-up; else mixed mode, on integers.
         sources: the unique integer tensors that its inputs are computed from.
+        float_only: it has no quantized class.
+        late: it has one, and runs after decryption all the same.
     """
 
     node: Node
@@ -44,6 +47,13 @@ class PlacedOp:
     fused: bool
     sources: frozenset[str]
     float_only: bool = False
+    late: bool = False
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it computes on real values, or moves them."""
+        moves = self.op.keeps_scale and not self.op.shapes_outputs
+        return self.fused or self.float_only or self.late or moves
 
     @property
     def pack(self) -> str | None:
@@ -58,6 +68,7 @@ class Placement:
         sources: for each tensor, the integer tensors that it is a function of, element by element.
         direct_inputs: model inputs that are encrypted as they are, because nothing but functions of each
             element stands between them and an output.
+        trained: the model was trained for integers: its weights may lie on a grid.
     """
 
     graph: Graph
@@ -65,6 +76,17 @@ class Placement:
     sources: Mapping[str, frozenset[str]]
     direct_inputs: frozenset[str]
     consumers: Mapping[str, tuple[tuple[PlacedOp, int], ...]] = field(default_factory=dict)
+    trained: bool = False
+
+    def fixed(self) -> dict[str, QuantizationParameters]:
+        """How the tensors are quantized whose op does not leave that to the planner."""
+        found = {}
+        for placed in self.ops:
+            for index, name in enumerate(placed.node.outputs):
+                parameters = placed.op.output_quantization(index)
+                if name and parameters is not None:
+                    found[name] = parameters
+        return found
 
     def tensors(self) -> list[str]:
         """The names of everything that may be quantized: inputs and results, in graph order."""
@@ -72,8 +94,26 @@ class Placement:
         return names + [name for placed in self.ops for name in placed.node.writes]
 
 
-def place(net: NumpyModule, graph: Graph, *, n_bits: int, client_side: str) -> Placement:
+def is_trained(graph: Graph, registry: Resolver) -> bool:
+    """Whether some op fixes how its output is quantized. Asked before constants are folded, because
+    some of these ops are folded with the weights that they quantize."""
+    steps, _ = resolve_steps(graph, registry)
+    kinds = {step.spec.quantized for step in steps}
+    return any(
+        kind is not None
+        and issubclass(kind, QuantizedOp)
+        and kind.output_quantization is not QuantizedOp.output_quantization
+        for kind in kinds
+    )
+
+
+def place(
+    net: NumpyModule, graph: Graph, *, n_bits: int, client_side: str, trained: bool = False
+) -> Placement:
     """Place every op of a simplified graph.
+
+    Args:
+        trained: the model was trained for integers.
 
     Raises:
         UnsupportedOpError: an op has no quantized form where it needs one, or the opset is too old.
@@ -91,10 +131,12 @@ def place(net: NumpyModule, graph: Graph, *, n_bits: int, client_side: str) -> P
         ops.append(placed)
         for name in node.writes:
             sources[name] = placed.sources if placed.fused else frozenset([name])
+    consumers = _consumers(ops)
+    if client_side != "minimal":
+        _leave_for_the_client(ops, graph, consumers)
     _check_float_only(ops, graph)
     direct = _direct_inputs(graph, sources, client_side)
-    placement = Placement(graph, tuple(ops), sources, direct, _consumers(ops))
-    return placement
+    return Placement(graph, tuple(ops), sources, direct, _consumers(ops), trained)
 
 
 def _check_opset(node: Node) -> None:
@@ -150,6 +192,26 @@ def _place(
     return PlacedOp(node, spec, op, variable, fused, incoming, spec.quantized is None)
 
 
+def _leave_for_the_client(
+    ops: Sequence[PlacedOp],
+    graph: Graph,
+    consumers: Mapping[str, Sequence[tuple[PlacedOp, int]]],
+) -> None:
+    """Ops that shape outputs run after decryption, if no integer arithmetic follows and some precedes."""
+    clear = set(graph.input_names)
+    for placed in ops:
+        if placed.is_float and not clear.isdisjoint(placed.variable):
+            clear.update(placed.node.writes)
+    after: set[str] = set()
+    for placed in reversed(ops):
+        users = {use.node.name for name in placed.node.writes for use, _ in consumers.get(name, ())}
+        if not users <= after:
+            continue
+        placed.late = placed.op.shapes_outputs and clear.isdisjoint(placed.variable)
+        if placed.is_float:
+            after.add(placed.node.name)
+
+
 def _check_float_only(ops: Sequence[PlacedOp], graph: Graph) -> None:
     """Ops without a quantized form may only be followed by what runs after decryption too."""
     late: dict[str, PlacedOp] = {}
@@ -158,8 +220,7 @@ def _check_float_only(ops: Sequence[PlacedOp], graph: Graph) -> None:
         if blocker is None and not placed.float_only:
             continue
         first = placed if blocker is None else blocker
-        floating = placed.float_only or placed.fused or placed.op.keeps_scale
-        if blocker is not None and not floating:
+        if blocker is not None and not placed.is_float:
             raise UnsupportedOpError(
                 "the op has no quantized form, and is followed by "
                 f"{placed.node.op_type} ({placed.node.name!r}), which works on integers",

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fhe_core.errors import PlanError
+from fhe_core.quantization.grids import grid_of
 from fhe_core.quantization.quantizers import (
     QuantizationOptions,
     QuantizationParameters,
@@ -58,12 +59,14 @@ class WeightPlan:
         bits: the width that their scale was chosen for; channels fitted to the accumulator may exceed it.
         scale: a scalar, or an array that broadcasts to the weights.
         symmetric: zero point 0; else ``zero_point`` holds it.
+        trained: the scale is the grid that the weights were trained on: they are whole multiples of it.
     """
 
     bits: int
     scale: Any
     zero_point: Any = 0
     symmetric: bool = True
+    trained: bool = False
 
     @property
     def parameters(self) -> QuantizationParameters:
@@ -83,6 +86,7 @@ class AccumulatorPlan:
         bits: its width in the circuit. Follows from the range and from what shares the width.
         headroom: how much of the calibrated range may be added before it wraps (0.1: 10 %).
         offset: added before the rounding, to centre it; a scalar, or one for each channel.
+        shift: added too, and not taken into account by tables and decryption: what tuning moves it by.
     """
 
     low: int
@@ -92,6 +96,7 @@ class AccumulatorPlan:
     offset: Any = 0
     bits: int = 0
     headroom: float = 0.0
+    shift: Any = 0
 
 
 @dataclass
@@ -102,6 +107,8 @@ class Plan:
         tensors: by ONNX tensor name, those that are quantized.
         weights: by ``initializer@node``.
         accumulators: by the ONNX output that they compute.
+        kernels: integers that tuning chose for weights as the circuit multiplies by them, by the ONNX output
+            that they compute. Where there are none, weights are rounded to nearest.
         settings: what the plan was made from (n_bits, rounding, p_error, overflow...).
         stats: calibrated ranges of tensors; not saved.
     """
@@ -109,6 +116,7 @@ class Plan:
     tensors: dict[str, TensorPlan] = field(default_factory=dict)
     weights: dict[str, WeightPlan] = field(default_factory=dict)
     accumulators: dict[str, AccumulatorPlan] = field(default_factory=dict)
+    kernels: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     stats: dict[str, QuantizationStats] = field(default_factory=dict, compare=False, repr=False)
 
@@ -123,6 +131,10 @@ class Plan:
             symmetric = self.settings.get("weight_scheme", "symmetric") == "symmetric"
             if self.settings.get("weight_granularity", "per-channel") == "per-tensor":
                 axis = None
+            grid = grid_of(array, axis) if self.settings.get("trained") else None
+            if grid is not None:
+                self.weights[name] = WeightPlan(bits, grid, trained=True)
+                return self.weights[name]
             parameters = QuantizationParameters.of(
                 QuantizationStats.of(array, axis),
                 QuantizationOptions(bits, signed=True, symmetric=symmetric),
@@ -149,6 +161,7 @@ class Plan:
             "tensors": {name: _row(entry) for name, entry in self.tensors.items()},
             "weights": {name: _row(entry) for name, entry in self.weights.items()},
             "accumulators": {name: _row(entry) for name, entry in self.accumulators.items()},
+            "kernels": {name: integers.tolist() for name, integers in self.kernels.items()},
         }
         return json.dumps(document, indent=2)
 
@@ -174,7 +187,7 @@ class Plan:
                 fix="write it again with this version of fhe-core",
             )
         kinds = {"tensors": TensorPlan, "weights": WeightPlan, "accumulators": AccumulatorPlan}
-        for part in ("settings", *kinds):
+        for part in ("settings", "kernels", *kinds):
             if not isinstance(document.get(part, {}), dict):
                 raise PlanError(
                     f"{part} of the plan is not understood",
@@ -188,7 +201,8 @@ class Plan:
             }
             for part, kind in kinds.items()
         }
-        plan = cls(settings=document.get("settings", {}), **parts)
+        kernels = {name: _kernel(name, rows) for name, rows in document.get("kernels", {}).items()}
+        plan = cls(kernels=kernels, settings=document.get("settings", {}), **parts)
         plan.validate()
         return plan
 
@@ -263,6 +277,21 @@ def _check_scale(scale: Any, what: str) -> None:
             got=str(scale)[:60],
             fix="edit it, or leave the plan's own scale",
         )
+
+
+def _kernel(name: str, rows: Any) -> NDArray[np.int64]:
+    try:
+        integers = np.asarray(rows)
+    except ValueError:  # lists of several lengths
+        integers = np.asarray(None)
+    if integers.dtype.kind not in "iu" or not integers.size:
+        raise PlanError(
+            f"kernels[{name!r}] of the plan holds no integers",
+            expected="nested lists of integers, of the shape that the plan had",
+            got=str(rows)[:60],
+            fix="remove the entry: then the weights are rounded to nearest",
+        )
+    return integers.astype(np.int64)
 
 
 def _row(entry: Any) -> dict[str, Any]:

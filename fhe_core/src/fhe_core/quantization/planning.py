@@ -23,7 +23,12 @@ from fhe_core.program.widths import Range
 from fhe_core.quantization.calibration import TensorStats
 from fhe_core.quantization.placement import Placement
 from fhe_core.quantization.plan import Plan, TensorPlan, check_rounding
-from fhe_core.quantization.quantizers import RANGES, check_bits
+from fhe_core.quantization.quantizers import (
+    LEAST_BITS,
+    RANGES,
+    QuantizationParameters,
+    check_bits,
+)
 
 _PARTS = ("op_inputs", "op_weights", "model_inputs", "model_outputs")
 #: A tensor that shares its inputs' scale may grow by this many bits before it is requantized.
@@ -46,6 +51,7 @@ class Settings:
         headroom: share of an accumulator's calibrated range that is added to it, half on either side.
             On held-out data of trained nets 0.1 let one sample in fifty wrap somewhere, 0.2 hardly one in
             five hundred.
+        tuning: steps of gradient descent on the weights' integers; 0 rounds them to nearest.
     """
 
     op_inputs: int
@@ -62,6 +68,7 @@ class Settings:
     weight_granularity: str = "per-channel"
     headroom: float = 0.2
     p_error: float = 2.0**-40
+    tuning: int = 0
 
     @classmethod
     def of(cls, n_bits: Any, rounding: Any, **options: Any) -> Settings:
@@ -127,6 +134,7 @@ class Settings:
             "weight_granularity": self.weight_granularity,
             "headroom": self.headroom,
             "p_error": self.p_error,
+            "tuning": self.tuning,
         }
 
 
@@ -140,13 +148,18 @@ def initial_plan(
     """
     _check_names(placement, settings)
     plan = Plan(settings=settings.describe())
+    if placement.trained:
+        plan.settings["trained"] = True
     plan.stats = {name: entry.range for name, entry in stats.items()}
     wanted = {
         name: _wanted(name, placement, stats[name], settings)
         for name in placement.tensors()
         if name in stats
     }
-    scales = _shared_scales(placement, stats, wanted)
+    fixed = placement.fixed()
+    own = {name: _scale(low, high, bits) for name, (low, high, bits) in wanted.items()}
+    own.update((name, float(fixed[name].scale)) for name in fixed if name in wanted)
+    scales = _shared_scales(placement, stats, wanted, own)
     for name, (low, high, bits) in wanted.items():
         scale, inherits = scales[name]
         if inherits:
@@ -154,6 +167,7 @@ def initial_plan(
             spread = max(abs(stats[name].minimum), abs(stats[name].maximum), high - low, scale)
             low, high, bits = -4 * spread, 4 * spread, 0
         plan.tensors[name] = _tensor_plan(scale, low, high, bits)
+    plan.tensors.update((name, _fixed_plan(parameters)) for name, parameters in fixed.items())
     for placed in placement.ops:
         source = placed.variable[0] if placed.variable else ""
         if placed.op.keeps_scale and source in plan.tensors:
@@ -187,23 +201,46 @@ def _wanted(
     producer = next((p for p in placement.ops if name in p.node.writes), None)
     keys = [name, producer.node.name] if producer else [name]
     bits = next((settings.nodes[key] for key in keys if key in settings.nodes), None)
+    # The caller may send any calibrated value, and may want any result: none may saturate.
+    outer = True
     if producer is None:
-        # The caller may send any calibrated value: none may saturate.
-        return stats.minimum, stats.maximum, bits or settings.model_inputs
-    if name in placement.graph.output_names:
-        return stats.minimum, stats.maximum, bits or settings.model_outputs
-    bits = bits or settings.op_inputs
+        bits = bits or settings.model_inputs
+    elif name in placement.graph.output_names:
+        bits = bits or settings.model_outputs
+    else:
+        bits, outer = bits or settings.op_inputs, False
+    whole = _whole_range(stats, bits)
+    if whole is not None:
+        return (*whole, bits)
+    if outer:
+        return stats.minimum, stats.maximum, bits
     low, high = RANGES[settings.ranges](stats.sample, bits)
     return low, high, bits
+
+
+def _whole_range(stats: TensorStats, bits: int) -> tuple[float, float] | None:
+    """2^bits integers in which all integers of the float model have their place: unsigned, signed, or
+    from the least on. None where they are not integers, or too many."""
+    if not stats.is_whole:
+        return None
+    for low in (0.0, -(2.0 ** (bits - 1)), stats.minimum):
+        high = low + 2**bits - 1
+        if low <= stats.minimum and stats.maximum <= high:
+            return low, high
+    return None
 
 
 def _shared_scales(
     placement: Placement,
     stats: Mapping[str, TensorStats],
     wanted: Mapping[str, tuple[float, float, int]],
+    own: Mapping[str, float],
 ) -> dict[str, tuple[float, bool]]:
-    """For each tensor its scale, and whether it takes it over from integers that are there already."""
-    own = {name: _scale(low, high, bits) for name, (low, high, bits) in wanted.items()}
+    """For each tensor its scale, and whether it takes it over from integers that are there already.
+
+    Args:
+        own: the scales that the tensors would have if nothing else had a say.
+    """
     group = {name: name for name in own}
 
     def find(name: str) -> str:
@@ -241,6 +278,14 @@ def _scale(low: float, high: float, bits: int) -> float:
     span = (high - low) / (2**bits - 1)
     # A constant tensor: its one value decides, and zero is represented by any scale.
     return span if span > np.finfo(np.float32).tiny else (abs(high) or 1.0)
+
+
+def _fixed_plan(parameters: QuantizationParameters) -> TensorPlan:
+    levels = int(parameters.high) - int(parameters.low) + 1
+    bits = max(LEAST_BITS, (levels - 1).bit_length())
+    return TensorPlan(
+        bits, float(parameters.scale), int(parameters.zero_point), int(parameters.low)
+    )
 
 
 def _tensor_plan(scale: float, low: float, high: float, bits: int) -> TensorPlan:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from fhe_core.errors import CompilationError, FheError, Where
+from fhe_core.errors import CompilationError, FheError, PlanError, Where
+from fhe_core.program.adjoints import WEIGHTED
 from fhe_core.program.nodes import (
     BATCH,
     HostInput,
@@ -19,6 +20,7 @@ from fhe_core.program.nodes import (
     roots,
 )
 from fhe_core.program.program import Program
+from fhe_core.program.rules import RULES
 from fhe_core.program.tensor import Tensor
 from fhe_core.program.widths import free_name
 from fhe_core.quantization.array import QuantizedArray
@@ -84,7 +86,7 @@ def _record(
             left = Tensor(_leaving(name, values, placement, client_side))
             # The model's own dtype: the arithmetic in between is in float64.
             declared = info.dtype is not None and info.dtype.kind == "f" and left.dtype.kind == "f"
-            outputs[name] = left.astype(info.dtype).value if declared else left.value
+            outputs[info.label or name] = left.astype(info.dtype).value if declared else left.value
     found: dict[int, Node] = {}
     for value in outputs.values():
         found.update((id(root), root) for root in roots(value) if isinstance(root, Node))
@@ -98,8 +100,37 @@ def _record(
     for node in Program.of(found.values()).inputs:
         node.name = free_name(node.name, taken)
         taken.add(node.name)
+    _use_kernels(Program.of(found.values()).nodes, placement, plan)
     used = frozenset(name for name, array in values.items() if array.is_quantized)
     return Recorded(outputs, tuple(found.values()), used)
+
+
+def _use_kernels(nodes: Sequence[Node], placement: Placement, plan: Plan) -> None:
+    """Names the weights that tuning may move, those with a scale for each channel, and puts in what it chose.
+
+    Raises:
+        PlanError: the plan's integers have another shape than the model's weights.
+    """
+    tunable = {p.node.name for p in placement.ops if p.op.weight_channels() is not None}
+    taken: set[str] = set()
+    for node in nodes:
+        if node.op in WEIGHTED and node.origin and node.origin.where.node in tunable:
+            name = free_name(node.origin.output, taken)
+            taken.add(name)
+            node.attributes["kernel"] = name
+            weights = plan.kernels.get(name)
+            if weights is not None and weights.shape != node.attributes["weights"].shape:
+                raise PlanError(
+                    f"kernels[{name!r}] of the plan does not fit the model",
+                    where=node.where,
+                    expected=f"integers of shape {node.attributes['weights'].shape}",
+                    got=f"shape {weights.shape}",
+                    fix="use the plan with the model that it was made for",
+                )
+            node.attributes["weights"] = node.attributes["weights"] if weights is None else weights
+        if plan.kernels and node.op in RULES:
+            intervals = [(source.low, source.high) for source in node.inputs]
+            node.low, node.high = RULES[node.op].interval(intervals, node.attributes)
 
 
 def _entered(host: HostInput, plan: Plan, *, direct: bool) -> QuantizedArray:
@@ -122,10 +153,10 @@ def _entered(host: HostInput, plan: Plan, *, direct: bool) -> QuantizedArray:
 def _run(placed: PlacedOp, values: Mapping[str, QuantizedArray]) -> dict[str, QuantizedArray]:
     inputs = [values[name] for name in placed.variable]
     try:
-        if any(isinstance(array.values, Tensor) for array in inputs):
+        if any(isinstance(array.values, Tensor) for array in inputs) and not placed.late:
             result = placed.op(*inputs)
         else:
-            # Computed from shapes alone, which are no secret: nothing to quantize.
+            # After decryption; or computed from shapes alone, which are no secret: nothing to quantize.
             result = QuantizedOp.q_impl(placed.op, *inputs, **placed.op.attrs)
     except FheError as error:
         raise _at(error, placed) from error.__cause__

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,10 +28,12 @@ from fhe_core.quantization.calibration import (
     static_batch,
 )
 from fhe_core.quantization.module import FusionRow, QuantizedModule
-from fhe_core.quantization.placement import Placement, place
+from fhe_core.quantization.placement import Placement, is_trained, place
 from fhe_core.quantization.plan import AccumulatorPlan, Plan
 from fhe_core.quantization.planning import Settings, initial_plan
 from fhe_core.quantization.recording import Recorded, record
+from fhe_core.quantization.teaching import School
+from fhe_core.quantization.tuning import tune
 from fhe_core.registry import get_registry
 
 Array = NDArray[Any]
@@ -74,6 +76,7 @@ class Session:
         self.data = calibration_data(graph, calibration)
         count = static_batch(graph) or SAMPLES
         samples = {name: array[:count] for name, array in self.data.items()}
+        trained = is_trained(graph, self.registry)
         graph, self.passes = run_passes(graph, self.registry, samples)
         self.graph = simplify(graph, registry=self.registry)
         self.net = NumpyModule(self.graph, registry=self.registry)
@@ -81,17 +84,29 @@ class Session:
         self.encrypted = _encrypted(self.graph.input_names, encrypted)
         self.seed = seed
         self.recorded: Recorded | None = None
-        self.placement: Placement = place(self.net, self.graph, n_bits=8, client_side=client_side)
+        self._school = School(self.net, self.graph, self.data, seed)
+        self.placement: Placement = place(
+            self.net, self.graph, n_bits=8, client_side=client_side, trained=trained
+        )
         count = len(next(iter(self.data.values())))
         with self.progress.stage("calibrating", total=count) as advance:
             self.stats: dict[str, TensorStats] = calibrate(
                 self.net, self.data, self.placement.tensors(), seed=seed, advance=advance
             )
+        for placed in self.placement.ops:
+            placed.op.input_types = tuple(
+                self.stats[name].dtype if name in self.stats else None
+                for name in placed.node.inputs
+            )
 
     # -- building
 
-    def build(self, settings: Settings) -> QuantizedModule:
-        """A module under ``settings``, its plan made from the calibration data."""
+    def build(self, settings: Settings, samples: Array | None = None) -> QuantizedModule:
+        """A module under ``settings``, its plan made from the calibration data.
+
+        Args:
+            samples: indices of those that weights are tuned on; None for all.
+        """
         for placed in self.placement.ops:
             placed.op.n_bits = settings.nodes.get(placed.node.name, settings.op_inputs)
         plan = initial_plan(self.placement, self.stats, settings)
@@ -117,12 +132,39 @@ class Session:
                 offset,
                 headroom=settings.headroom,
             )
-        for name, node in _linear_outputs(recorded, nodes).items():
-            offset, found[id(node)] = measured.output_offset(node)
-            low, high = found[id(node)]
-            plan.accumulators[name] = AccumulatorPlan(
-                low, high, offset=offset, headroom=settings.headroom
-            )
+        _plan_outputs(recorded, measured, plan, found)
+        module = self._module(recorded, plan, found)
+        if not settings.tuning or self.placement.trained or settings.overflow == "guaranteed":
+            # Trained integers are what they should be. And where bounds hold for any input they follow from
+            # the weights: moving these would widen accumulators.
+            return module
+        return self._tuned(module, settings, samples)
+
+    def _tuned(
+        self, module: QuantizedModule, settings: Settings, samples: Array | None
+    ) -> QuantizedModule:
+        """The module with weights that make up for its roundings, where that can be learned."""
+        lessons = self._school.lessons(module, samples)
+        if lessons is None:
+            return module
+        tuned = tune(
+            module.program,
+            lessons,
+            steps=settings.tuning,
+            p_error=settings.p_error,
+            seed=self.seed,
+        )
+        plan = module.plan
+        plan.kernels = dict(tuned.kernels)
+        self._complete(plan)
+        recorded = self._record(plan)
+        measured = Accumulators(self.placement, settings, self._measure(recorded))
+        nodes = Program.of(recorded.integers).nodes
+        found = measured.ranges(nodes)
+        _keep_ranges(nodes, plan, found)
+        _plan_outputs(recorded, measured, plan, found)
+        for name, shift in tuned.shifts.items():
+            plan.accumulators[name].shift = shift
         return self._module(recorded, plan, found)
 
     def rebuild(self, plan: Plan) -> QuantizedModule:
@@ -133,30 +175,20 @@ class Session:
         """
         plan = Plan.from_json(plan.to_json())
         settings = Settings.of(4, None, overflow=plan.settings.get("overflow", "calibrated"))
-        missing = [name for name in self.placement.tensors() if name in self.stats]
-        missing = [name for name in missing if name not in plan.tensors]
-        self._complete(plan, missing)
+        self._complete(plan)
         recorded = self._record(plan)
         nodes = Program.of(recorded.integers).nodes
         found = Accumulators(self.placement, settings, self._measure(recorded)).ranges(nodes)
-        for name, node in name_accumulators(nodes).items():
-            entry = plan.accumulators.get(name)
-            if entry is None:
-                raise PlanError(
-                    f"the plan has no accumulator {name!r}, which this model needs",
-                    expected=name,
-                    got=", ".join(plan.accumulators) or "none",
-                    fix="use the plan with the model that it was made for",
-                )
-            if node.op not in ("input", "lookup"):
-                found[id(node)] = (entry.low, entry.high)
+        _keep_ranges(nodes, plan, found)
         for name, node in _linear_outputs(recorded, nodes).items():
             if name in plan.accumulators:
                 found[id(node)] = (plan.accumulators[name].low, plan.accumulators[name].high)
         return self._module(recorded, plan, found)
 
-    def _complete(self, plan: Plan, missing: list[str]) -> None:
-        """Parameters of tensors that the plan's model never quantized: only ranges to pass on."""
+    def _complete(self, plan: Plan) -> None:
+        """Adds parameters of tensors that the plan's model never quantized: only ranges to pass on."""
+        names = [name for name in self.placement.tensors() if name in self.stats]
+        missing = [name for name in names if name not in plan.tensors]
         if not missing:
             return
         defaults = initial_plan(
@@ -187,14 +219,11 @@ class Session:
     ) -> QuantizedModule:
         def reading(node: Node) -> Reading:
             entry = plan.accumulators[node.name]
-            return Reading(entry.rounding, entry.exact, entry.offset)
+            return Reading(entry.rounding, entry.exact, entry.offset, entry.shift)
 
-        ends = _linear_outputs(recorded, Program.of(recorded.integers).nodes)
-        offsets = [
-            next((plan.accumulators[n].offset for n, end in ends.items() if end is node), 0)
-            for node in recorded.integers
-        ]
-        program = concretize(recorded.integers, ranges, reading, offsets)
+        outputs = _linear_outputs(recorded, Program.of(recorded.integers).nodes)
+        ends = {id(n): reading(n) for n in outputs.values() if n.name in plan.accumulators}
+        program = concretize(recorded.integers, ranges, reading, ends)
         slots = {id(node): f"output{i}" for i, node in enumerate(recorded.integers)}
         decoder = host.build(
             list(recorded.outputs.values()),
@@ -215,7 +244,7 @@ class Session:
         plan.tensors = {name: t for name, t in plan.tensors.items() if name in recorded.used}
         return QuantizedModule(
             input_infos=self.graph.inputs,
-            output_names=self.graph.output_names,
+            output_names=self.graph.output_labels,
             encoder=encoder,
             encoder_names=[node.name for node in inputs],
             program=program,
@@ -261,6 +290,37 @@ class Session:
         }
         used |= {each.origin.name for each in self.passes}
         return {p.name: str(p.version) for p in self.registry.packs() if p.name in used}
+
+
+def _plan_outputs(
+    recorded: Recorded, measured: Accumulators, plan: Plan, found: dict[int, Range]
+) -> None:
+    """Plans the outputs that leave as accumulators, and adds their ranges to ``found``."""
+    nodes = Program.of(recorded.integers).nodes
+    for name, node in _linear_outputs(recorded, nodes).items():
+        offset, found[id(node)] = measured.output_offset(node)
+        low, high = found[id(node)]
+        headroom = measured.settings.headroom
+        plan.accumulators[name] = AccumulatorPlan(low, high, offset=offset, headroom=headroom)
+
+
+def _keep_ranges(nodes: Sequence[Node], plan: Plan, found: dict[int, Range]) -> None:
+    """Puts the plan's ranges of accumulators into ``found``.
+
+    Raises:
+        PlanError: it has none for one of them.
+    """
+    for name, node in name_accumulators(nodes).items():
+        entry = plan.accumulators.get(name)
+        if entry is None:
+            raise PlanError(
+                f"the plan has no accumulator {name!r}, which this model needs",
+                expected=name,
+                got=", ".join(plan.accumulators) or "none",
+                fix="use the plan with the model that it was made for",
+            )
+        if node.op not in ("input", "lookup"):
+            found[id(node)] = (entry.low, entry.high)
 
 
 def _linear_outputs(recorded: Recorded, nodes: Iterable[Node]) -> dict[str, Node]:

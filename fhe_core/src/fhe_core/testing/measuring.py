@@ -46,11 +46,14 @@ class Measured:
 
 
 def represented(values: Array, parameters: QuantizationParameters) -> Array:
-    """The real numbers that the integers of ``values`` stand for."""
+    """The real numbers that the integers of ``values`` stand for; integers of the same type, if they are."""
+    values = np.asarray(values)
     quantizer = UniformQuantizer(QuantizationOptions(8), params=parameters)
     # In the values' own precision, as the client does it: a tie falls to the same side.
-    real: Array = quantizer.dequant(quantizer.quant(np.asarray(values)))
-    return real
+    real: Array = quantizer.dequant(quantizer.quant(values))
+    # Some ops, such as those on bits, know integers alone.
+    whole = real.astype(values.dtype) if values.dtype.kind in "iu" else real
+    return whole if np.array_equal(whole, real) else real
 
 
 _measures: weakref.WeakKeyDictionary[Net, dict[int, list[Measured]]] = weakref.WeakKeyDictionary()
