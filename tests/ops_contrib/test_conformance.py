@@ -1,4 +1,4 @@
-"""The operators of ai.onnx.ml keep every law of the conformance kit."""
+"""The operators of ai.onnx.ml and of QONNX keep every law of the conformance kit."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from fhe_core.testing import PackSuite, Sample
+
+from tests.ops_contrib import samples_qonnx
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3)).astype(np.float32)
@@ -69,4 +71,5 @@ class TestContrib(PackSuite):
                 Sample(X, attributes={"offset": [0.1, 0.2, 0.3], "scale": [2.0, 0.5, 1.5]}),
                 Sample(X, attributes={"offset": [0.5], "scale": [3.0]}, name="all"),
             ],
+            **samples_qonnx.SAMPLES,
         }
