@@ -6,7 +6,9 @@ The first axis of what is encrypted is the batch.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,11 +21,15 @@ IMAGE = (4, 5, 5)
 
 
 def samples() -> Mapping[str, Sequence[Sample]]:
-    """Samples by operator."""
+    """Samples by operator: those below, and ``SAMPLES`` of each family in a file of its own."""
     found: dict[str, list[Sample]] = {}
     for group in (linear, arithmetic, logic, pooling, layout, reduction, univariate):
         for op, sample in group():
             found.setdefault(op, []).append(sample)
+    for path in sorted(Path(__file__).parent.glob("samples_*.py")):
+        family = importlib.import_module(f"tests.ops_std.{path.stem}")
+        for op, more in family.SAMPLES.items():
+            found.setdefault(op, []).extend(more)
     return found
 
 

@@ -154,18 +154,30 @@ def test_old_poolings_are_the_new_one_with_less() -> None:
     )
 
 
-def test_large_convolution_is_the_same_in_blocks() -> None:
-    """Blocks of samples and rows, whose sizes do not divide the image, join without a seam."""
+@pytest.mark.parametrize(
+    ("shape", "kernel", "settings"),
+    [
+        ((2, 2, 61, 67), (4, 2, 3, 3), {}),
+        ((7, 2, 123, 129), (4, 1, 3, 3), {"group": 2}),
+        ((1, 2, 50003), (4, 2, 3), {}),
+        ((9, 8, 60, 61), (8, 1, 3, 3), {"group": 8}),
+        ((1, 3, 97, 201), (5, 3, 7, 7), {"pads": [3, 2, 1, 4], "strides": [2, 3]}),
+        ((1, 4, 101, 301), (6, 2, 3, 5), {"pads": [9, 0, 9, 2], "dilations": [4, 2], "group": 2}),
+        ((1, 2, 9, 300001), (2, 1, 2, 2), {"pads": [0, 1, 3, 0], "strides": [3, 1], "group": 2}),
+        ((3, 90, 55, 57), (90, 1, 3, 3), {"pads": [1] * 4, "group": 90}),
+    ],
+)
+def test_large_convolution_is_the_same_in_blocks(
+    shape: tuple[int, ...], kernel: tuple[int, ...], settings: dict[str, Any]
+) -> None:
+    """Blocks of samples, groups and rows, which need not divide the image, join without a seam.
+
+    Each with what it sees of the padding: all of it, or nothing else.
+    """
     rng = np.random.default_rng(2)
-    for shape, kernel, group in (
-        ((2, 2, 61, 67), (4, 2, 3, 3), 1),
-        ((7, 2, 23, 29), (4, 1, 3, 3), 1),
-        ((1, 2, 5003), (4, 2, 3), 1),
-        ((9, 8, 60, 61), (8, 1, 3, 3), 8),
-    ):
-        x = rng.normal(size=(shape[0], kernel[1] * group, *shape[2:])).astype(np.float32)
-        w = rng.normal(size=kernel).astype(np.float32)
-        assert_all_same(compute("Conv", x, w, group=group), by_runtime("Conv", x, w, group=group))
+    x, w = (rng.normal(size=size).astype(np.float32) for size in (shape, kernel))
+    inputs = (x, w, rng.normal(size=kernel[0]).astype(np.float32))
+    assert_all_same(compute("Conv", *inputs, **settings), by_runtime("Conv", *inputs, **settings))
 
 
 def test_half_precision_adds_up_in_single_precision() -> None:

@@ -223,8 +223,9 @@ def test_a_maximum_keeps_its_bits_in_front_of_a_wide_product() -> None:
     ("nodes", "constants", "says"),
     [
         (
-            "h = MatMul(x, a) \n s = Softmax(h) \n y = MatMul(s, b)",
-            {"a": A, "b": B},
+            "h = MatMul(x, a) \n m = Reshape(h, square) \n d = Det(m) \n f = Unsqueeze(d, one) \n "
+            "y = MatMul(f, b)",
+            {"a": normal(6, 4), "square": np.array([-1, 2, 2]), "one": np.array([1]), "b": B[:1]},
             "no quantized form",
         ),
         (

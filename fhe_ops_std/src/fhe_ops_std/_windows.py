@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -145,24 +144,19 @@ def steps_of(
     head = replace(sliding[0], steps=steps)
     begin = first * head.stride - head.before
     rows = slice(max(begin, 0), max(begin + head.reach, 0))
-    seen = x[(..., rows, *(slice(None),) * (len(sliding) - 1))]
+    others: Any = (slice(None),) * (len(sliding) - 1)
+    seen = x[(..., rows, *others)]
     head = replace(head, length=seen.shape[-len(sliding)], before=max(-begin, 0))
     return seen, (head, *sliding[1:])
 
 
-def padded(x: Array, sliding: tuple[Window, ...], spare: int = 0) -> Array:
-    """x: (..., *spatial) with zeros for every tap outside of it; x itself where there is none.
-
-    Args:
-        spare: how many elements behind the result's last one must be readable memory.
-    """
+def padded(x: Array, sliding: tuple[Window, ...]) -> Array:
+    """x: (..., *spatial) with zeros for every tap outside of it; x itself where there is none."""
     ends = [max(window.reach - window.before - window.length, 0) for window in sliding]
-    if not spare and not any(ends) and not any(window.before for window in sliding):
+    if not any(ends) and not any(window.before for window in sliding):
         return x
     sizes = (window.before + window.length + end for window, end in zip(sliding, ends, strict=True))
-    shape = (*x.shape[: -len(sliding)], *sizes)
-    size = math.prod(shape)
-    y = np.zeros(size + spare, dtype=x.dtype)[:size].reshape(shape)
+    y = np.zeros((*x.shape[: -len(sliding)], *sizes), dtype=x.dtype)
     inside = (slice(window.before, window.before + window.length) for window in sliding)
     y[(..., *inside)] = x
     return y

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._blocks import by_blocks
 from ._precision import precise, rounded
 from .arithmetic import erf
 
@@ -43,7 +44,10 @@ def p_relu_6(x: Array, slope: Array, /) -> Array:
 def p_relu(x: Array, slope: Array, /) -> Array:
     """ONNX PRelu-16: slope * x for x < 0, x for x >= 0; slope broadcasts to x."""
     zero = x.dtype.type(0)
-    return np.maximum(x, zero) + slope * np.minimum(x, zero)
+    y = np.asarray(np.minimum(x, zero))
+    y *= slope
+    y += np.maximum(x, zero)
+    return y
 
 
 def thresholded_relu(x: Array, /, *, alpha: float = 1.0) -> Array:
@@ -51,12 +55,14 @@ def thresholded_relu(x: Array, /, *, alpha: float = 1.0) -> Array:
     return np.where(x > x.dtype.type(alpha), x, x.dtype.type(0))
 
 
+@by_blocks
 def elu(x: Array, /, *, alpha: float = 1.0) -> Array:
     """ONNX Elu-22: alpha * (exp(x) - 1) for x < 0, x for x >= 0."""
     zero = x.dtype.type(0)
     return np.maximum(x, zero) + x.dtype.type(alpha) * np.expm1(np.minimum(x, zero))
 
 
+@by_blocks
 def selu(
     x: Array, /, *, alpha: float = 1.6732631921768188, gamma: float = 1.0507010221481323
 ) -> Array:
@@ -64,12 +70,14 @@ def selu(
     return x.dtype.type(gamma) * elu(x, alpha=alpha)
 
 
+@by_blocks
 def celu(x: Array, /, *, alpha: float = 1.0) -> Array:
     """ONNX Celu-28: max(0, x) + min(0, alpha * (exp(x / alpha) - 1))."""
     zero, scale = x.dtype.type(0), x.dtype.type(alpha)
     return np.maximum(x, zero) + scale * np.expm1(np.minimum(x, zero) / scale)
 
 
+@by_blocks
 def shrink(input: Array, /, *, bias: float = 0.0, lambd: float = 0.5) -> Array:
     """ONNX Shrink-9: x + bias for x < -lambd, x - bias for x > lambd, 0 otherwise."""
     # Not in x's type: for unsigned integers -lambd would be a large number.
@@ -81,6 +89,7 @@ def shrink(input: Array, /, *, bias: float = 0.0, lambd: float = 0.5) -> Array:
 # --- sigmoids and their products with x ---
 
 
+@by_blocks
 def sigmoid(x: Array, /) -> Array:
     """ONNX Sigmoid-13: 1 / (1 + exp(-x)).
 
@@ -101,6 +110,7 @@ def hard_swish(x: Array, /) -> Array:
     return x * hard_sigmoid(x, alpha=1 / 6, beta=0.5)
 
 
+@by_blocks
 def swish(x: Array, /, *, alpha: float = 1.0) -> Array:
     """ONNX Swish-24: x * sigmoid(alpha * x)."""
     return x * sigmoid(x.dtype.type(alpha) * x)
@@ -113,6 +123,7 @@ def swi_glu(a: Array, b: Array, /, *, alpha: float = 1.0) -> Array:
     return rounded(swish(precise(a), alpha=alpha) * precise(b), a.dtype)
 
 
+@by_blocks
 def gelu(x: Array, /, *, approximate: str = "none") -> Array:
     """ONNX Gelu-20: x / 2 * (1 + erf(x / sqrt 2)).
 
@@ -128,6 +139,7 @@ def gelu(x: Array, /, *, approximate: str = "none") -> Array:
     return x * (half + half * inner)
 
 
+@by_blocks
 def mish(x: Array, /) -> Array:
     """ONNX Mish-22: x * tanh(log(1 + exp(x)))."""
     return x * np.tanh(softplus(x))
@@ -141,6 +153,7 @@ def tanh(input: Array, /) -> Array:
     return np.tanh(input)
 
 
+@by_blocks
 def softplus(x: Array, /) -> Array:
     """ONNX Softplus-22: log(1 + exp(x)).
 

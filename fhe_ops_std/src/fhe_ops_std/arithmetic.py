@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._blocks import by_blocks
 from ._broadcasting import aligned, limited
 
 Array = NDArray[Any]
@@ -223,6 +224,7 @@ def atanh(input: Array, /) -> Array:
 # --- the error function ---
 
 
+@by_blocks
 def erf(input: Array, /) -> Array:
     """ONNX Erf-13: 2 / sqrt(pi) times the integral of exp(-t²) for t from 0 to x.
 

@@ -24,7 +24,7 @@ def einsum(*inputs: Array, equation: str) -> Array:
     if not inputs:
         raise ValueError("Einsum takes at least one input")
     operands = [precise(x) for x in inputs]
-    *labels, out = _subscripts(equation, [x.ndim for x in operands])
+    *labels, out = subscripts(equation, [x.ndim for x in operands])
     path: Sequence[Any] = (tuple(range(len(operands))),)
     if len(operands) > 2:
         full = f"{','.join(labels)}->{out}"
@@ -39,7 +39,7 @@ def einsum(*inputs: Array, equation: str) -> Array:
     return np.asarray(rounded(operands[0], inputs[0].dtype))
 
 
-def _subscripts(equation: str, ranks: Sequence[int]) -> list[str]:
+def subscripts(equation: str, ranks: Sequence[int]) -> list[str]:
     """The subscripts of each input and of the output, with letters in place of the ellipsis."""
     given, arrow, out = equation.replace(" ", "").partition("->")
     labels = given.split(",")

@@ -48,8 +48,8 @@ def q_linear_mat_mul(
     """The product of what a and b stand for, quantized to the type of ``y_zero_point``; scales and
     zero points as in `mat_mul_integer`, those of y one, or one for each row."""
     y = _product(a, a_zero_point, b, b_zero_point)
-    scale = precise(_by_row(a_scale, a)) * precise(b_scale) / precise(_by_row(y_scale, a))
-    zero_point = _by_row(y_zero_point, a)
+    scale = precise(by_row(a_scale, a)) * precise(b_scale) / precise(by_row(y_scale, a))
+    zero_point = by_row(y_zero_point, a)
     return saturated(y.astype(np.float64) * scale, zero_point, y_zero_point.dtype)
 
 
@@ -73,7 +73,7 @@ def conv_integer(
     return _wrapped(
         conv(
             _shifted(x, x_zero_point, dtype),
-            _shifted(w, _by_map(w_zero_point, w), dtype),
+            _shifted(w, by_map(w_zero_point, w), dtype),
             auto_pad=auto_pad,
             dilations=dilations,
             group=group,
@@ -129,7 +129,7 @@ def q_linear_conv(
 
 def _product(a: Array, a_zero_point: Array | None, b: Array, b_zero_point: Array | None) -> Array:
     dtype = _sums(a.shape[-1])
-    rows = None if a_zero_point is None else _by_row(a_zero_point, a)
+    rows = None if a_zero_point is None else by_row(a_zero_point, a)
     return np.asarray(
         np.matmul(_shifted(a, rows, dtype), _shifted(b, b_zero_point, dtype)), dtype=dtype
     )
@@ -146,12 +146,12 @@ def _shifted(x: Array, zero_point: Array | None, dtype: Any) -> Array:
     return y
 
 
-def _by_row(values: Array, a: Array) -> Array:
+def by_row(values: Array, a: Any) -> Array:
     """One value, or one for each row of a, as they broadcast to a."""
-    return values[:, None] if values.ndim == 1 and values.size > 1 and a.ndim > 1 else values
+    return values[:, None] if values.ndim == 1 and values.size > 1 and len(a.shape) > 1 else values
 
 
-def _by_map(values: Array | None, w: Array) -> Array | None:
+def by_map(values: Array | None, w: Array) -> Array | None:
     """One value, or one for each of w's M maps, as they broadcast to w."""
     return None if values is None else values.reshape(-1, *(1,) * (w.ndim - 1))
 

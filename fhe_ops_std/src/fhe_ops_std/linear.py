@@ -18,12 +18,8 @@ from ._windows import Window, padded, steps_of, windows
 Array = NDArray[Any]
 
 # Elements of the windows that Conv unrolls at a time: enough for a fast product, few enough to stay
-# in the cache, and no more than the input, weights and output have together.
-_LEAST, _MOST = 2**18, 2**19
-
-# Maps for which it pays to unroll whole rows: copying them is up to six times as fast as copying
-# the steps alone, but the products grow by a share of what lies between the rows. Measured.
-_MAPS = 32
+# in the cache.
+_LEAST, _MOST = 2**17, 2**19
 
 
 def matmul(a: Array, b: Array, /) -> Array:
@@ -111,74 +107,57 @@ def conv(
         pads=pads,
         strides=strides,
     )
-    y = np.empty((len(x), len(w), *(window.steps for window in sliding)), dtype=x.dtype)
+    # Half precision adds up in single precision: on its own, 2048 + 1 is 2048.
+    precise = np.promote_types(x.dtype, np.float32)
+    y = np.empty((len(x), len(w), *(window.steps for window in sliding)), dtype=precise)
     if y.size:
-        _correlate(x, w, b, sliding, group, y)
-    return y
+        _correlate(x, w.astype(precise, copy=False), b, sliding, group, out=y)
+    return y.astype(x.dtype, copy=False)
 
 
 def _correlate(
-    x: Array, w: Array, b: Array | None, sliding: tuple[Window, ...], group: int, y: Array
+    x: Array, w: Array, b: Array | None, sliding: tuple[Window, ...], group: int, *, out: Array
 ) -> None:
-    """Convolution into y, as matrix products of the weights with the windows' contents as columns.
+    """Convolution as matrix products of the weights with the windows' contents as columns.
 
-    Blocks of samples and of rows of the first spatial axis bound what is unrolled. A 1×1 kernel
-    with stride 1 needs no copy at all.
+    What is unrolled at a time, of samples, groups and rows of the first spatial axis, is at most
+    half as large as input and output together, or as the weights, unless that is very little. A
+    1×1 kernel with stride 1 needs no copy.
     """
-    # Half precision adds up in single precision: on its own, 2048 + 1 is 2048.
-    precise = np.promote_types(x.dtype, np.float32)
-    maps, (length, *others) = len(w) // group, y.shape[2:]
-    weights = w.reshape(group, maps, -1).astype(precise, copy=False)
+    n, maps, length = len(x), len(w) // group, out.shape[2]
+    weights = w.reshape(group, maps, -1)
     bias = None if b is None else b.reshape(group, maps, 1)
-    widths = _widths(sliding, maps)
-    in_place = y.dtype == precise and [*widths] == others
-    inputs = x.reshape(len(x), group, -1, *x.shape[2:])
-    outputs = y.reshape(len(x), group, maps, *y.shape[2:])
-    room = max(min((x.size + w.size + y.size) * 3 // 4, max(_MOST, w.size // 2)), _LEAST)
-    room //= (weights.shape[2] + maps) * math.prod(widths)  # in rows of one group
+    inputs = x.reshape(n, group, w.shape[1], *x.shape[2:])
+    outputs = out.reshape(n, group, maps, *out.shape[2:])
+    room = max(_LEAST, min(_MOST, (x.size + out.size) // 2), w.size // 2)
+    room //= max(weights.shape[2], 1) * math.prod(out.shape[3:])  # in rows of one group
     rows = min(max(room, 1), length)
     groups = min(max(room // length, 1), group)
     samples = max(room // (length * group), 1)
     for i, g, j in itertools.product(
-        range(0, len(x), samples), range(0, group, groups), range(0, length, rows)
+        range(0, n, samples), range(0, group, groups), range(0, length, rows)
     ):
-        some = slice(g, g + groups)
-        part = outputs[i : i + samples, some, :, j : j + rows]
-        seen, there = steps_of(inputs[i : i + samples, some], sliding, j, part.shape[3])
-        columns = _columns(seen.astype(precise, copy=False), there, widths)
-        out = part.reshape(*part.shape[:3], -1) if in_place else None
-        product = np.matmul(weights[some], columns, out=out)
+        some = slice(i, i + samples), slice(g, g + groups)
+        part = outputs[(*some, slice(None), slice(j, j + rows))]
+        seen, there = steps_of(inputs[some], sliding, j, part.shape[3])
+        product = np.matmul(
+            weights[some[1]],
+            _columns(seen.astype(out.dtype, copy=False), there),
+            out=part.reshape(*part.shape[:3], -1),
+        )
         if bias is not None:
-            product += bias[some]
-        if not in_place:
-            shaped = product.reshape(*part.shape[:4], *widths)
-            part[...] = shaped[(..., *map(slice, others))]
+            product += bias[some[1]]
 
 
-def _widths(sliding: tuple[Window, ...], maps: int) -> tuple[int, ...]:
-    """The columns' sizes on all spatial axes but the first: of the steps, or of whole rows.
-
-    Where every stride is 1, the elements that a tap sees in a block of whole rows are one piece of
-    memory. The columns between the rows are computed for nothing.
-    """
-    steps = tuple(window.steps for window in sliding[1:])
-    whole = tuple(window.reach for window in sliding[1:])
-    pays = maps * (math.prod(whole) - math.prod(steps)) <= _MAPS * math.prod(steps)
-    return whole if pays and all(window.stride == 1 for window in sliding) else steps
-
-
-def _columns(x: Array, sliding: tuple[Window, ...], widths: tuple[int, ...]) -> Array:
-    """What the windows see in x: (N, group, C/group, ...) as (N, group, C/group·kernel, steps·widths)."""
+def _columns(x: Array, sliding: tuple[Window, ...]) -> Array:
+    """What the windows see in x: (N, group, C, ...), as (N, group, C·kernel, steps)."""
+    x = padded(x, sliding)
     kernel = tuple(window.kernel for window in sliding)
-    # Whole rows end behind the image by what a window there reaches beyond its row.
-    spare = 0
-    for size, window in zip(widths, sliding[1:], strict=True):
-        spare = spare * size + (size - window.steps)
-    x = padded(x, sliding, spare)
+    steps = tuple(window.steps for window in sliding)
     strides = x.strides[3:]
     view = as_strided(
         x,
-        shape=(*x.shape[:3], *kernel, sliding[0].steps, *widths),
+        shape=(*x.shape[:3], *kernel, *steps),
         strides=(
             *x.strides[:3],
             *(stride * window.dilation for stride, window in zip(strides, sliding, strict=True)),
@@ -186,7 +165,7 @@ def _columns(x: Array, sliding: tuple[Window, ...], widths: tuple[int, ...]) -> 
         ),
         writeable=False,
     )
-    return view.reshape(*x.shape[:2], x.shape[2] * math.prod(kernel), -1)
+    return view.reshape(*x.shape[:2], x.shape[2] * math.prod(kernel), math.prod(steps))
 
 
 IMPLEMENTATIONS: tuple[tuple[str, int, Callable[..., Any]], ...] = (

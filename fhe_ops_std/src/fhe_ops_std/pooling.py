@@ -235,8 +235,11 @@ def lp_pool_18(
 
 
 def _reduced(x: Array, sliding: tuple[Window, ...], ufunc: np.ufunc, initial: float) -> Array:
-    """Every window of x reduced by ``ufunc``, which leaves the padding out."""
-    for axis, window in reversed(tuple(enumerate(sliding, start=2))):
+    """Every window of x reduced by ``ufunc``, which leaves the padding out.
+
+    The last axis, where a stride breaks up the memory, comes when the array is smallest.
+    """
+    for axis, window in enumerate(sliding, start=2):
         before = (slice(None),) * axis
         y = np.full((*x.shape[:axis], window.steps, *x.shape[axis + 1 :]), initial, x.dtype)
         for k in range(window.kernel):

@@ -51,12 +51,12 @@ def quantize_linear_23(
     else:
         # A power of two (float8e8m0) is no type for quotients.
         divided = (x if y_scale.dtype.name.startswith("float8") else y_scale).dtype
-    scale = _spread(y_scale, x.shape, axis, block_size)
+    scale = spread(y_scale, x.shape, axis, block_size)
     quotient = precise(rounded(x, divided)) / precise(rounded(scale, divided))
     quotient = precise(rounded(quotient, divided))
     zero_point = None
     if y_zero_point is not None:
-        zero_point = _spread(y_zero_point, x.shape, axis, block_size)
+        zero_point = spread(y_zero_point, x.shape, axis, block_size)
     return saturated(quotient, zero_point, dtype, saturate=bool(saturate))
 
 
@@ -78,8 +78,8 @@ def dequantize_linear_23(
     if x_zero_point is not None:
         if x_zero_point.dtype != x.dtype:
             raise ValueError(f"x has type {x.dtype}, its zero point {x_zero_point.dtype}")
-        y -= _spread(x_zero_point, x.shape, axis, block_size).astype(np.float32)
-    return rounded(y * precise(_spread(x_scale, x.shape, axis, block_size)), dtype)
+        y -= spread(x_zero_point, x.shape, axis, block_size).astype(np.float32)
+    return rounded(y * precise(spread(x_scale, x.shape, axis, block_size)), dtype)
 
 
 def dynamic_quantize_linear(x: Array, /) -> tuple[Array, Array, Array]:
@@ -95,15 +95,22 @@ def dynamic_quantize_linear(x: Array, /) -> tuple[Array, Array, Array]:
 def saturated(
     quotient: Array, zero_point: Array | None, dtype: np.dtype[Any], *, saturate: bool = True
 ) -> Array:
-    """The quotient rounded to ``dtype`` with the zero point added; ``saturate``: see above."""
+    """The quotient rounded to ``dtype`` with the zero point added; ``saturate``: see above.
+
+    For an integer dtype the quotient is overwritten.
+    """
     if dtype.kind in "iu" or "int" in dtype.name:
-        y = np.rint(quotient)
+        y = np.asarray(quotient)
+        np.rint(y, out=y)
         if zero_point is not None:
             y += zero_point.astype(y.dtype)
         limits = ml_dtypes.iinfo(dtype)
-        y = np.clip(y, limits.min, limits.max)
-        # The narrow types of ml_dtypes convert from integers, not from every float.
-        return y.astype(np.int32 if dtype.itemsize < 4 else np.int64).astype(dtype)
+        np.clip(y, limits.min, limits.max, out=y)
+        if dtype.kind in "iu" and dtype.itemsize < 4:
+            return y.astype(dtype)
+        # The narrow types of ml_dtypes convert from integers, not from every float, and 2³¹ - 1 is
+        # no float.
+        return y.astype(np.int64).astype(dtype)
     if zero_point is not None:
         quotient = quotient + precise(zero_point)
     # Floats of 4 and 6 bits have neither infinity nor NaN to become.
@@ -113,7 +120,7 @@ def saturated(
     return rounded(quotient, dtype)
 
 
-def _spread(values: Array, shape: tuple[int, ...], axis: int, block_size: int) -> Array:
+def spread(values: Array, shape: tuple[int, ...], axis: int, block_size: int) -> Array:
     """Scales or zero points as they broadcast to a tensor of this shape."""
     if values.ndim == 0 or (values.size == 1 and values.ndim == 1):
         return values.reshape(())

@@ -21,6 +21,9 @@ from ._sampling import cubic
 
 Array = NDArray[Any]
 
+# Elements of the output that are interpolated at a time.
+_BLOCK = 2**16
+
 # --- Resize ---
 
 
@@ -230,12 +233,12 @@ class _Kernel:
         # Integers of up to 16 bits fit into single precision, larger ones need double.
         precise = np.promote_types(x.dtype, np.float32)
         wide, weights = x.astype(precise, copy=False), weights.astype(precise)
-        trailing = (1,) * (x.ndim - axis - 1)
         y = np.zeros((*x.shape[:axis], len(place), *x.shape[axis + 1 :]), precise)
-        for tap, weight in zip(taps.T, weights.T, strict=True):
-            part = np.take(wide, tap, axis)
-            part *= weight.reshape(-1, *trailing)
-            y += part
+        if y.size:
+            rows = math.prod(x.shape[:axis])
+            _interpolate(
+                wide.reshape(rows, length, -1), taps, weights, y.reshape(rows, len(place), -1)
+            )
         if x.dtype.kind in "iu":
             limits = np.iinfo(x.dtype)
             y = np.clip(np.rint(y, out=y), limits.min, limits.max)
@@ -274,6 +277,18 @@ class _Kernel:
 
     def _cubic(self, distance: Array) -> Array:
         return cubic(distance, self.a)
+
+
+def _interpolate(x: Array, taps: NDArray[np.intp], weights: Array, y: Array) -> None:
+    """Adds to y: (rows, places, M) the elements of x: (rows, length, M) at each place's taps, in
+    blocks of rows that stay in the cache."""
+    rows = max(1, _BLOCK // math.prod(y.shape[1:]))
+    for start in range(0, len(y), rows):
+        seen, part = x[start : start + rows], y[start : start + rows]
+        for tap, weight in zip(taps.T, weights.T, strict=True):
+            share = np.take(seen, tap, 1)
+            share *= weight[:, None]
+            part += share
 
 
 def _linear(distance: Array) -> Array:

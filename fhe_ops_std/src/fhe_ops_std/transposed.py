@@ -47,7 +47,7 @@ def conv_transpose(
         raise ValueError(f"x: {x.shape}, w: {w.shape} and group {group} do not fit each other")
     if kernel_shape is not None and tuple(kernel_shape) != w.shape[2:]:
         raise ValueError(f"kernel_shape {tuple(kernel_shape)} contradicts w: {w.shape}")
-    sliding = _images(
+    sliding = images(
         x.shape[2:],
         w.shape[2:],
         auto_pad=auto_pad,
@@ -81,7 +81,7 @@ def conv_transpose(
     return rounded(y, x.dtype)
 
 
-def _images(
+def images(
     lengths: Sequence[int],
     kernel: Sequence[int],
     *,

@@ -8,6 +8,7 @@ channel of the output, at no cost.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from fhe_core.quantization.op import WeightChannels
 
 from fhe_core import CompilationError, QuantizedArray, QuantizedOp, primitives
 from fhe_ops_std._windows import windows
+
+#: More than a tensor has, where it is brought to another scale: rounding it again is hardly seen.
+_SPARE_BITS = 4
 
 
 class QuantizedMatMul(QuantizedOp):
@@ -83,17 +87,40 @@ class QuantizedGemm(QuantizedOp):
         a, b = inputs[:2]
         if attrs["transB"]:
             b = transposed(b)
-        result = product(a, b, 0 in self.constant_inputs) * attrs["alpha"]
-        bias = inputs[2] if len(inputs) > 2 else None
-        if bias is not None:
-            if 2 not in self.constant_inputs:
-                raise CompilationError(
-                    "Gemm with an encrypted C is not supported",
-                    where=self.where,
-                    fix="export the addition as an Add",
-                )
+        left = 0 in self.constant_inputs
+        if len(inputs) > 2 and inputs[2] is not None and 2 not in self.constant_inputs:
+            return self.quantized(self._with_encrypted(a, b, inputs[2], attrs))
+        result = product(a, b, left) * attrs["alpha"]
+        if 2 in self.constant_inputs:
             result = result + attrs["beta"] * self.constant(2).astype(np.float64)
         return self.quantized(result)
+
+    def _with_encrypted(
+        self, a: QuantizedArray, b: QuantizedArray, c: QuantizedArray, attrs: Any
+    ) -> Any:
+        """The real values of the op, with a look-up that brings C to the scale of the accumulator."""
+        if 1 not in self.constant_inputs:
+            raise CompilationError(
+                "Gemm of two encrypted matrices and an encrypted C is not supported",
+                where=self.where,
+                fix="export it as a MatMul and an Add",
+            )
+        weights = b.qvalues - b.quantizer.zero_point
+        scale = a.quantizer.scale * b.quantizer.scale * attrs["alpha"]
+        ratio = attrs["beta"] / scale
+        params = c.quantizer.params
+        ends = [
+            (np.asarray(end, dtype=np.float64) - params.zero_point) * params.scale * ratio
+            for end in (params.low, params.high)
+        ]
+        # Steps of the accumulator may be much finer than C deserves: then as many of them in one.
+        span = float(np.max(ends) - np.min(ends)) + 1
+        finer = 2 ** max(0, int(np.ceil(np.log2(span))) - c.n_bits - _SPARE_BITS)
+        low, high = (int(np.rint(end / finer)) for end in (np.min(ends), np.max(ends)))
+        levels = np.clip(np.rint(c.values * (ratio / finer)), low, high).astype(np.int64) * finer
+        accumulator = a.qvalues @ weights + levels
+        offset = _zeros(a, 1) @ weights
+        return (accumulator.astype(np.float64) - offset) * scale
 
 
 def transposed(array: QuantizedArray) -> QuantizedArray:
@@ -132,41 +159,47 @@ class QuantizedConv(QuantizedOp):
                 where=self.where,
                 fix="make the weights constants of the model",
             )
-        weights = w.qvalues - w.quantizer.zero_point
-        spatial = weights.ndim - 2
-        sliding = windows(
-            x.shape[2:],
-            weights.shape[2:],
-            auto_pad=attrs["auto_pad"],
-            dilations=attrs["dilations"],
-            pads=attrs["pads"],
-            strides=attrs["strides"],
-        )
-        group = attrs["group"]
-        zero = np.broadcast_to(np.reshape(x.quantizer.zero_point, -1), x.shape[1])
-        accumulator = primitives.conv(
-            x.qvalues,
-            weights,
-            strides=[window.stride for window in sliding],
-            pads=[(window.before, window.after) for window in sliding],
-            dilations=[window.dilation for window in sliding],
-            group=group,
-            pad_value=zero,
-        )
-        # Padding stands for zero, so the zero points add up to one number a channel, at the border too.
-        taps = weights.sum(axis=tuple(range(2, weights.ndim)))
-        channels = zero.reshape(group, -1).repeat(len(taps) // group, axis=0)
-        offset = (taps * channels).sum(axis=1)
-        column = (-1, *[1] * spatial)
-        scale = np.asarray(w.quantizer.scale)
-        scale = scale.reshape(column) if scale.ndim else scale
-        result = (accumulator.astype(np.float64) - offset.reshape(column)) * (
-            scale * x.quantizer.scale
-        )
+        result = convolution(x, w, attrs)
         bias = self.constant(2)
         if bias is not None:
-            result = result + bias.astype(np.float64).reshape(column)
+            result = result + bias.astype(np.float64).reshape(-1, *[1] * (len(x.shape) - 2))
         return self.quantized(result)
+
+
+def convolution(x: QuantizedArray, w: QuantizedArray, attrs: Mapping[str, Any]) -> Any:
+    """The real values of a convolution with clear weights, as an accumulator rescaled.
+
+    Args:
+        attrs: ``auto_pad``, ``dilations``, ``group``, ``pads`` and ``strides`` as Conv has them.
+    """
+    weights = w.qvalues - w.quantizer.zero_point
+    sliding = windows(
+        x.shape[2:],
+        weights.shape[2:],
+        auto_pad=attrs["auto_pad"],
+        dilations=attrs["dilations"],
+        pads=attrs["pads"],
+        strides=attrs["strides"],
+    )
+    group = attrs["group"]
+    zero = np.broadcast_to(np.reshape(x.quantizer.zero_point, -1), x.shape[1])
+    accumulator = primitives.conv(
+        x.qvalues,
+        weights,
+        strides=[window.stride for window in sliding],
+        pads=[(window.before, window.after) for window in sliding],
+        dilations=[window.dilation for window in sliding],
+        group=group,
+        pad_value=zero,
+    )
+    # Padding stands for zero, so the zero points add up to one number a channel, at the border too.
+    taps = weights.sum(axis=tuple(range(2, weights.ndim)))
+    channels = zero.reshape(group, -1).repeat(len(taps) // group, axis=0)
+    offset = (taps * channels).sum(axis=1)
+    column = (-1, *[1] * (weights.ndim - 2))
+    scale = np.asarray(w.quantizer.scale)
+    scale = scale.reshape(column) if scale.ndim else scale
+    return (accumulator.astype(np.float64) - offset.reshape(column)) * (scale * x.quantizer.scale)
 
 
 CLASSES: tuple[type[QuantizedOp], ...] = (QuantizedMatMul, QuantizedGemm, QuantizedConv)

@@ -18,6 +18,7 @@ NAMES = (
     "Mish",
     "Relu",
     "Selu",
+    "Shrink",
     "Sigmoid",
     "Softplus",
     "Softsign",

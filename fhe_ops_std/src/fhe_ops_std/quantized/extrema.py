@@ -1,0 +1,183 @@
+"""Maxima and what is built on them: the place of the largest element, and the softmax.
+
+As last ops they run after decryption. In the middle of a net they are tournaments: the maximum takes one
+look-up for each element but the first, on one bit more than the elements have.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fhe_core import QuantizedArray, QuantizedOp, primitives
+from fhe_ops_std.quantized.stages import (
+    FREE_BITS,
+    levels,
+    log_step,
+    sample_axes,
+    signed,
+    size,
+    tournament,
+)
+
+#: From this opset on Softmax, LogSoftmax and Hardmax work along one axis; before, along all from it on.
+_ONE_AXIS_SINCE = 13
+
+
+class AlongAxis(QuantizedOp):
+    """Softmax, LogSoftmax or Hardmax, along the axes that their opset means."""
+
+    shapes_outputs: ClassVar[bool] = True
+
+    def axes(self, x: QuantizedArray) -> tuple[int, ...]:
+        rank = len(x.shape)
+        axis = self.attrs["axis"] % rank
+        opset = self.where.opset
+        last = axis + 1 if opset is None or opset >= _ONE_AXIS_SINCE else rank
+        return sample_axes(self, range(axis, last), rank)
+
+
+@dataclass(frozen=True)
+class LogSumExp:
+    """The stages of log(sum(exp(x))), as integers.
+
+    Attributes:
+        top: the maximum, in the steps of x.
+        below: x - top, in the steps of x; never positive.
+        log: log(sum(exp(x - top))), in units of ``step``.
+        step: a whole fraction of the step of x.
+        fineness: which one.
+    """
+
+    top: Any
+    below: Any
+    log: Any
+    step: float
+    fineness: int
+
+
+def log_sum_exp(x: Any, scale: float, axes: tuple[int, ...], n_bits: int) -> LogSumExp:
+    """log(sum(exp(x))) along ``axes`` in stages: two look-ups an element, one for each sum.
+
+    Args:
+        x: integers, of which one stands for ``scale``.
+    """
+    top = tournament(x, axes, primitives.maximum)
+    below = x - top
+    # exp(x - maximum) is in [0, 1]. Where all are small but one, the sum needs their fractions.
+    unit = 1 / (2 ** max(FREE_BITS, n_bits) - 1)
+    exponentials = levels(np.exp(below.astype(np.float64) * scale), unit, 0.0, 1.0)
+    total = exponentials.sum(axis=axes, keepdims=True).astype(np.float64) * unit
+    fineness = math.ceil(scale / log_step(n_bits))
+    step = scale / fineness
+    # The largest one is exp(0), so the sum is in [1, count].
+    log = levels(np.log(np.maximum(total, 1.0)), step, 0.0, math.log(size(x.shape, axes)))
+    return LogSumExp(top, below, log, step, fineness)
+
+
+class QuantizedLogSoftmax(AlongAxis):
+    """x - log(sum(exp(x))): two look-ups an element, one a sum."""
+
+    _impl_for_op_named = "LogSoftmax"
+
+    def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
+        return self.quantized(self.logarithm(*q_inputs))
+
+    def logarithm(self, x: QuantizedArray) -> Any:
+        """The real logarithms, from one integer tensor."""
+        parts = log_sum_exp(signed(x), x.quantizer.scale, self.axes(x), self.n_bits)
+        return (parts.below * parts.fineness - parts.log).astype(np.float64) * parts.step
+
+
+class QuantizedSoftmax(QuantizedLogSoftmax):
+    """exp(LogSoftmax(x)), the exponential in the look-up after it: so no product of encrypted values."""
+
+    _impl_for_op_named = "Softmax"
+
+    def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
+        # Of levels that a rounding joins, the highest may be an impossible one above 1.
+        return self.quantized(np.exp(np.minimum(self.logarithm(*q_inputs), 0.0)))
+
+
+def first_largest(
+    x: Any, axes: tuple[int, ...], *, last: bool = False, most: bool = True, joined: int = 0
+) -> Any:
+    """1 at the first (or ``last``) largest (or smallest) element along ``axes``, 0 elsewhere.
+
+    Three look-ups an element: the tournament, the comparison with its result, and whether an element
+    before it has won already.
+
+    Args:
+        joined: how many steps of x a rounding of differences joins, 0 if there is none. Each round of the
+            tournament may then miss by as much, and elements so near to the best count as equals.
+    """
+    margin = joined * sum((x.shape[axis] - 1).bit_length() for axis in axes)
+    best = tournament(x, axes, primitives.maximum if most else primitives.minimum)
+    ahead = x - best if most else best - x
+    # Just below one half: a level of rounded differences counts as a win if any of them is one.
+    wins = levels(np.where(ahead.astype(np.float64) >= -margin, 1.0, 0.49), 1.0, 0.0, 1.0)
+    rest = [axis for axis in range(len(x.shape)) if axis not in axes]
+    order = (*rest, *axes)
+    turned = np.transpose(wins, order)
+    count = size(x.shape, axes)
+    flat = turned.reshape(*turned.shape[: len(rest)], count)
+    # An element that does not win, and each winner before it, count one: 0 is left for the first winner.
+    before = np.tri(count, k=-1, dtype=np.int64)
+    before = before if last else before.T
+    others = flat @ (before - np.eye(count, dtype=np.int64)) + 1
+    first = levels(np.where(others.astype(np.float64) <= 0, 1.0, 0.0), 1.0, 0.0, 1.0)
+    return np.transpose(first.reshape(turned.shape), np.argsort(order))
+
+
+def joined(op: QuantizedOp, x: QuantizedArray) -> int:
+    """How many steps of x a rounding of differences joins under the plan, 0 if it keeps them apart."""
+    kept = op.plan.settings.get("rounding") if op.plan else None
+    dropped = x.n_bits + 1 - kept if kept else 0
+    return 2**dropped if dropped > 0 else 0
+
+
+class QuantizedHardmax(AlongAxis):
+    """1 at the first maximum: three look-ups an element."""
+
+    _impl_for_op_named = "Hardmax"
+
+    def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
+        (x,) = q_inputs
+        marks = first_largest(signed(x), self.axes(x), joined=joined(self, x))
+        return self.quantized(marks.astype(np.float64))
+
+
+class QuantizedArgMax(QuantizedOp):
+    """The place of the maximum: three look-ups an element mark it, and a sum of places reads it."""
+
+    _impl_for_op_named = "ArgMax"
+    shapes_outputs: ClassVar[bool] = True
+    most: ClassVar[bool] = True
+
+    def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
+        (x,) = q_inputs
+        (axis,) = axes = sample_axes(self, [attrs["axis"]], len(x.shape))
+        last = bool(attrs.get("select_last_index", 0))
+        marks = first_largest(signed(x), axes, last=last, most=self.most, joined=joined(self, x))
+        places = np.arange(x.shape[axis]).reshape(-1, *(1,) * (len(x.shape) - axis - 1))
+        place = (marks * places).sum(axis=axis, keepdims=bool(attrs["keepdims"]))
+        return self.quantized(place.astype(np.float64))
+
+
+class QuantizedArgMin(QuantizedArgMax):
+    """The place of the minimum, likewise."""
+
+    _impl_for_op_named = "ArgMin"
+    most = False
+
+
+CLASSES: tuple[type[QuantizedOp], ...] = (
+    QuantizedHardmax,
+    QuantizedSoftmax,
+    QuantizedLogSoftmax,
+    QuantizedArgMax,
+    QuantizedArgMin,
+)
