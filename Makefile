@@ -55,9 +55,13 @@ bench: setup  ## measure what the project promises
 	@set -e; for bench in tests/benchmarks/bench_*.py; do $(BIN)/python $$bench; done
 
 # This project's packs alone, whatever else is installed.
-docs: setup  ## write docs/ops.md, the list of operators
+docs: export FHE_PACKS = std,contrib
+docs: export FHE_PACKS_STRICT = 1
+docs: setup  ## write docs/ops.md, the list of operators, with the cases of ONNX that each passes
 	@mkdir -p build
-	@FHE_PACKS=std,contrib FHE_PACKS_STRICT=1 $(BIN)/fhe-ops list --format md >build/ops.md
+	@$(BIN)/python -m tests.ops_std.onnx_suite
+	@$(BIN)/fhe-ops list --format md >build/list.md
+	@$(BIN)/python -m tests.ops_std.ops_page build/list.md >build/ops.md
 	@mv build/ops.md docs/ops.md
 
 dist: setup  ## wheels and source archives of the three distributions, in dist/

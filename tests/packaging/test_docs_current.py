@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -10,15 +11,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.ops_std.onnx_suite import TALLY, tally
+from tests.ops_std.ops_page import with_cases
+
 # The recipe in the Makefile: its environment, and the command's arguments.
-RECIPE = re.compile(r"^\t@((?:\w+=\S+ )*)\$\(BIN\)/fhe-ops (.*) >build/ops\.md$", re.MULTILINE)
+VARIABLE = re.compile(r"^docs: export (\w+) = (\S+)$", re.MULTILINE)
+COMMAND = re.compile(r"^\t@\$\(BIN\)/fhe-ops (.*) >build/list\.md$", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
 def recipe(root: Path) -> tuple[dict[str, str], list[str]]:
-    (found,) = RECIPE.findall((root / "Makefile").read_text(encoding="utf-8"))
-    variables = dict(assignment.split("=", 1) for assignment in found[0].split())
-    return variables, found[1].split()
+    makefile = (root / "Makefile").read_text(encoding="utf-8")
+    (command,) = COMMAND.findall(makefile)
+    return dict(VARIABLE.findall(makefile)), command.split()
 
 
 def fhe_ops(variables: dict[str, str], *arguments: str) -> str:
@@ -35,7 +40,14 @@ def test_the_list_of_operators_is_current(
 ) -> None:
     variables, arguments = recipe
     page = (root / "docs" / "ops.md").read_text(encoding="utf-8")
-    assert page == fhe_ops(variables, *arguments), "docs/ops.md is out of date: run `make docs`"
+    kept = json.loads(TALLY.read_text(encoding="utf-8"))
+    current = with_cases(fhe_ops(variables, *arguments), kept)
+    assert page == current, "docs/ops.md is out of date: run `make docs`"
+
+
+def test_the_count_of_onnx_s_cases_is_current() -> None:
+    kept = json.loads(TALLY.read_text(encoding="utf-8"))
+    assert kept == tally(), f"docs/{TALLY.name} is out of date: run `make docs`"
 
 
 def test_the_list_of_operators_fits_80_columns(recipe: tuple[dict[str, str], list[str]]) -> None:
