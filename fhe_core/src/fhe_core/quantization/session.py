@@ -39,7 +39,7 @@ from fhe_core.registry import get_registry
 Array = NDArray[Any]
 
 #: Samples on which accumulators are measured. More would only move the extremes, which have headroom.
-_MEASURED = 1024
+_MEASURED = 4096
 _FITTING_ROUNDS = 4
 
 
