@@ -244,3 +244,9 @@ def test_bad_input_is_a_typed_error(bad: str) -> None:
     op, inputs, attributes = BAD[bad]
     with pytest.raises(FheError, match=op):
         by_module(op, *inputs, outputs=2 if op == "TopK" else 1, opset=18, **attributes)
+
+
+def test_gather_elements_reads_no_element_twice_for_longer_indices() -> None:
+    """NumPy would stretch data of one row over indices of three: ONNX has no such thing."""
+    with pytest.raises(ValueError, match="longer than data"):
+        indexing.gather_elements(np.ones((1, 2), np.float32), np.zeros((3, 2), np.int64), axis=1)

@@ -82,7 +82,10 @@ def gather_elements(data: Array, indices: Array, /, *, axis: int = 0) -> Array:
     corner = tuple(
         slice(None) if i == axis else slice(size) for i, size in enumerate(indices.shape)
     )
-    return np.take_along_axis(data[corner], indices, axis)
+    seen = data[corner]
+    if any(i != axis and seen.shape[i] < size for i, size in enumerate(indices.shape)):
+        raise ValueError(f"indices of shape {indices.shape} are longer than data: {data.shape}")
+    return np.take_along_axis(seen, indices, axis)
 
 
 def gather_nd_11(data: Array, indices: Array, /) -> Array:
