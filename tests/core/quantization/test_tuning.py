@@ -22,7 +22,7 @@ NODES = """
     y = Gemm(r, v, c)
 """
 ROUNDING = 3
-STEPS = 400
+STEPS = 1000
 
 
 def net() -> Any:
@@ -53,13 +53,15 @@ def tuned(session: Session) -> QuantizedModule:
 def test_tuning_brings_the_outputs_nearer_to_the_float_model(
     session: Session, tuned: QuantizedModule
 ) -> None:
-    """On samples that neither calibration nor tuning has seen, with all noise."""
+    """By a tenth at least, on samples that neither calibration nor tuning has seen, over ten draws of noise."""
     unseen = np.clip(normal(400, 12, seed=6), -3, 3)
     wanted = session.net(unseen)
-    plain = session.build(settings(0))
-    before = divergence(plain.forward(unseen, fhe="simulate"), wanted)
-    after = divergence(tuned.forward(unseen, fhe="simulate"), wanted)
-    assert after < before
+
+    def distance(module: QuantizedModule) -> float:
+        runs = [module.forward(unseen, fhe="simulate", seed=seed) for seed in range(10)]
+        return float(np.mean([divergence(run, wanted) for run in runs]))
+
+    assert distance(tuned) < 0.9 * distance(session.build(settings(0)))
 
 
 def test_tuning_changes_no_width_and_no_look_up(session: Session, tuned: QuantizedModule) -> None:

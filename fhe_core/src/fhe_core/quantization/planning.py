@@ -134,7 +134,6 @@ class Settings:
             "weight_granularity": self.weight_granularity,
             "headroom": self.headroom,
             "p_error": self.p_error,
-            "tuning": self.tuning,
         }
 
 

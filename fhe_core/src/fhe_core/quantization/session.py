@@ -156,6 +156,7 @@ class Session:
         )
         plan = module.plan
         plan.kernels = dict(tuned.kernels)
+        plan.settings["tuning"] = settings.tuning
         self._complete(plan)
         recorded = self._record(plan)
         measured = Accumulators(self.placement, settings, self._measure(recorded))
