@@ -1,4 +1,4 @@
-"""Operators of ``ai.onnx.ml`` and of QONNX: NumPy implementations and quantized operators."""
+"""Operators of ``ai.onnx.ml`` and of other domains: NumPy implementations and quantized operators."""
 
 from __future__ import annotations
 
@@ -6,22 +6,70 @@ from typing import Any
 
 import fhe_core
 
-__all__ = ["fhe_register_ops"]
+__all__ = ["fhe_register_ops", "fhe_register_passes"]
 
 
 @fhe_core.hookimpl
 def fhe_register_ops(registry: Any) -> None:
     """Register every implementation, and every quantized class."""
-    from fhe_ops_contrib import linear, preprocessing, qonnx, quantized, quantized_qonnx
-    from fhe_ops_contrib._checks import DOMAIN
+    from fhe_ops_contrib import (
+        categories,
+        dictionaries,
+        distances,
+        linear,
+        machine_ops,
+        neighbours,
+        polynomials,
+        preprocessing,
+        qonnx,
+        quantized,
+        quantized_categories,
+        quantized_distances,
+        quantized_qonnx,
+        quantized_svm,
+        quantized_trees,
+        svm,
+        trees,
+    )
+    from fhe_ops_contrib._checks import DOMAIN, OWN_DOMAIN
 
-    for module in (preprocessing, linear):
-        for op_type, since_version, function in module.IMPLEMENTATIONS:
-            registry.impl(op_type, function, domain=DOMAIN, since_version=since_version)
-    for operator in quantized.CLASSES:
-        registry.quantized(operator, domain=DOMAIN)
-    for domain in qonnx.DOMAINS:
-        for op_type, since_version, function in qonnx.IMPLEMENTATIONS:
-            registry.impl(op_type, function, domain=domain, since_version=since_version)
-        for operator in quantized_qonnx.CLASSES:
+    implementations = {
+        DOMAIN: (preprocessing, categories, dictionaries, linear, svm, trees),
+        distances.DOMAIN: (distances,),
+        OWN_DOMAIN: (neighbours, machine_ops, polynomials),
+        **dict.fromkeys(qonnx.DOMAINS, (qonnx,)),
+    }
+    for domain, modules in implementations.items():
+        for module in modules:
+            for op_type, since_version, function in module.IMPLEMENTATIONS:
+                registry.impl(op_type, function, domain=domain, since_version=since_version)
+    classes = {
+        DOMAIN: (
+            *quantized.CLASSES,
+            *quantized_categories.CLASSES,
+            *quantized_svm.CLASSES,
+            *quantized_trees.CLASSES,
+        ),
+        distances.DOMAIN: quantized_distances.CLASSES,
+        OWN_DOMAIN: (
+            quantized.QuantizedMonomials,
+            *quantized_svm.OWN_CLASSES,
+            *quantized_distances.OWN_CLASSES,
+        ),
+        **dict.fromkeys(qonnx.DOMAINS, quantized_qonnx.CLASSES),
+    }
+    for domain, operators in classes.items():
+        for operator in operators:
             registry.quantized(operator, domain=domain)
+
+
+@fhe_core.hookimpl
+def fhe_register_passes(passes: Any) -> None:
+    """Register the rewritings of models on their way to encryption."""
+    from fhe_ops_contrib.neighbour_passes import find_distances, find_neighbours
+    from fhe_ops_contrib.passes import join_products, split_machines
+    from fhe_ops_contrib.polynomials import find_monomials
+
+    rewritings = (find_monomials, join_products, split_machines, find_distances, find_neighbours)
+    for rewriting in rewritings:
+        passes.add(rewriting)

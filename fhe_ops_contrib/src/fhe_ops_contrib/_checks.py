@@ -6,17 +6,24 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from fhe_core.errors import ModelError, Where
+from fhe_core.errors import InputError, ModelError, Where
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
 DOMAIN = "ai.onnx.ml"
+#: Of operators that no exporter writes: this pack's graph passes put them into models.
+OWN_DOMAIN = "fhe_ops_contrib"
 
 
 def misfit(op: str, what: str, *, expected: str, got: str, fix: str) -> ModelError:
     """The error for an attribute or input of ``op`` that cannot be used."""
     return ModelError(what, where=Where(op=op, domain=DOMAIN), expected=expected, got=got, fix=fix)
+
+
+def unusable(op: str, what: str, *, expected: str, got: str, fix: str) -> InputError:
+    """The error for data that ``op`` cannot take, where the model is sound."""
+    return InputError(what, where=Where(op=op, domain=DOMAIN), expected=expected, got=got, fix=fix)
 
 
 def as_matrix(x: Array, op: str) -> Array:

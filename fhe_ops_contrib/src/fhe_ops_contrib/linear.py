@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from fhe_ops_contrib._checks import Array, as_matrix, misfit, real
+from fhe_ops_contrib.labels import chosen, class_labels
+from fhe_ops_contrib.transforms import transform
 
 
 def linear_regressor(
@@ -111,16 +113,7 @@ def _shifted(scores: Array, intercepts: Sequence[float] | None, op: str) -> Arra
 def _labels(ints: Sequence[int] | None, strings: Sequence[str] | None, rows: int) -> Array:
     """The class labels as int64 or text, one for each row of coefficients, or two for one row."""
     op = "LinearClassifier"
-    if bool(ints) == bool(strings):
-        raise misfit(
-            op,
-            "the class labels are not in one attribute",
-            expected="either 'classlabels_ints' or 'classlabels_strings'",
-            got="both" if ints else "neither",
-            fix="set one and leave the other out",
-        )
-    attribute = "classlabels_ints" if ints else "classlabels_strings"
-    labels = np.asarray(ints, np.int64) if ints else np.asarray(strings, np.str_)
+    labels, attribute = class_labels(ints, strings, op=op, ints_name="classlabels_ints")
     if len(labels) != max(rows, 2):
         raise misfit(
             op,
@@ -142,10 +135,10 @@ def regression(scores: Array, intercepts: Sequence[float] | None, post_transform
     implementation to compare with, and ONNX speaks of a vector.
     """
     op = "LinearRegressor"
-    transform = _transform(post_transform, op)
+    change = transform(post_transform, op)
     scores = _shifted(scores, intercepts, op)
     if scores.shape[1] > 1 or post_transform == "PROBIT":
-        scores = transform(scores)
+        scores = change(scores)
     return scores.astype(np.float32)
 
 
@@ -163,92 +156,19 @@ def classification(
     probit of (1 - s, s) here.
     """
     op = "LinearClassifier"
-    transform = _transform(post_transform, op)
+    change = transform(post_transform, op)
     scores = _shifted(scores, intercepts, op)
     labels = _labels(classlabels_ints, classlabels_strings, scores.shape[1])
     if scores.shape[1] > 1:
         best = np.argmax(scores, axis=1)
-        scores = transform(scores)
+        scores = change(scores)
     else:
         best = np.greater(scores[:, 0], 0)
         negative = -scores if post_transform == "LOGISTIC" else 1 - scores
         scores = np.concatenate([negative, scores], axis=1)
         if post_transform in ("LOGISTIC", "PROBIT"):
-            scores = transform(scores)
-    return _chosen(labels, best), scores.astype(np.float32)
-
-
-def _chosen(labels: Array, best: Array) -> Array:
-    """labels[best]; text as objects, as ONNX's string tensors are here.
-
-    One ``where`` a label, and not ``take``: the places may be computed from encrypted scores.
-    """
-    chosen = labels[:1]
-    for place in range(1, len(labels)):
-        chosen = np.where(np.equal(best, place), labels[place : place + 1], chosen)
-    return chosen if labels.dtype.kind == "i" else chosen.astype(object)
-
-
-# -- transforms of (N, classes), row by row
-
-
-def _none(scores: Array) -> Array:
-    return scores
-
-
-def _logistic(scores: Array) -> Array:
-    """1 / (1 + e^-s), without overflow on either side."""
-    return np.exp(np.minimum(scores, 0)) / (1 + np.exp(-np.abs(scores)))
-
-
-def _softmax(scores: Array) -> Array:
-    powers = np.exp(scores - np.max(scores, axis=1, keepdims=True))
-    return powers / np.sum(powers, axis=1, keepdims=True)
-
-
-def _softmax_zero(scores: Array) -> Array:
-    """Softmax over the scores that are not 0 (to 1e-7); 0 stays 0."""
-    top = np.max(scores, axis=1, keepdims=True)
-    # Where a score is 0 the largest is not negative: then the bound changes nothing.
-    zero = scores * np.exp(-np.maximum(top, 0))
-    powers = np.where(np.less_equal(np.abs(scores), 1e-7), zero, np.exp(scores - top))
-    total = np.sum(powers, axis=1, keepdims=True)
-    return powers / np.where(np.equal(total, 0), 1, total)
-
-
-def _probit(scores: Array) -> Array:
-    """The normal distribution's quantile √2·erf⁻¹(2s - 1): NaN outside of [0, 1].
-
-    ONNX Runtime and ONNX's reference compute erf⁻¹ by Winitzki's approximation (2008, a = 0.147),
-    good to 2e-3; so it is the op's definition in practice.
-    """
-    x = 2 * scores - 1
-    log = np.log((1 - x) * (1 + x))
-    v = 2 / (np.pi * 0.147) + log / 2
-    # At 1/2 the difference is 0, but for rounding.
-    size = np.sqrt(np.maximum(np.sqrt(v * v - log / 0.147) - v, 0))
-    return np.sqrt(2) * np.where(np.less(x, 0), -size, size)
-
-
-_TRANSFORMS: dict[str, Callable[[Array], Array]] = {
-    "NONE": _none,
-    "SOFTMAX": _softmax,
-    "LOGISTIC": _logistic,
-    "SOFTMAX_ZERO": _softmax_zero,
-    "PROBIT": _probit,
-}
-
-
-def _transform(name: str, op: str) -> Callable[[Array], Array]:
-    if name not in _TRANSFORMS:
-        raise misfit(
-            op,
-            "the attribute 'post_transform' names no transform",
-            expected=", ".join(_TRANSFORMS),
-            got=repr(name),
-            fix="correct 'post_transform'",
-        )
-    return _TRANSFORMS[name]
+            scores = change(scores)
+    return chosen(labels, best), scores.astype(np.float32)
 
 
 IMPLEMENTATIONS: tuple[tuple[str, int, Callable[..., Any]], ...] = (

@@ -10,6 +10,7 @@ from fhe_core.quantization.op import WeightChannels
 
 from fhe_core import CompilationError, QuantizedArray, QuantizedOp
 from fhe_ops_contrib import linear
+from fhe_ops_contrib.labels import chosen
 
 
 class QuantizedScaler(QuantizedOp):
@@ -34,6 +35,8 @@ class RowOp(QuantizedOp):
     """A function of whole samples, which no look-up computes: a step before encryption, or after
     decryption. In between the compiler refuses it."""
 
+    shapes_outputs: ClassVar[bool] = True
+
     def can_fuse(self) -> bool:
         return False
 
@@ -50,16 +53,37 @@ class QuantizedFeatureVectorizer(RowOp):
     _impl_for_op_named = "FeatureVectorizer"
 
 
+class QuantizedMonomials(RowOp):
+    """Products of features, on the client."""
+
+    _impl_for_op_named = "Monomials"
+
+
+class QuantizedZipMap(RowOp):
+    """ZipMap, after decryption."""
+
+    _impl_for_op_named = "ZipMap"
+
+
 class QuantizedArrayFeatureExtractor(QuantizedOp):
-    """ArrayFeatureExtractor: elements move, and keep their scale; no look-up."""
+    """ArrayFeatureExtractor: elements move, and keep their scale; no look-up.
+
+    Encrypted places in a constant row, such as that of the best class among the labels, are a function
+    of each place: part of a look-up, or a step after decryption.
+    """
 
     _impl_for_op_named = "ArrayFeatureExtractor"
     keeps_scale: ClassVar[bool] = True
 
     def can_fuse(self) -> bool:
-        return False
+        row = self.constant(0)
+        return row is not None and row.size == row.shape[-1]
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
+        if self.can_fuse():
+            (places,) = q_inputs
+            best = places.values.reshape(-1)
+            return self.quantized(np.expand_dims(chosen(self.constant(0).reshape(-1), best), 0))
         if self.constant(1) is None:
             raise CompilationError(
                 "the indices of the features are encrypted",
@@ -83,12 +107,13 @@ class LinearModel(QuantizedOp):
 
     #: The coefficients are an attribute. Planners know weights as inputs: the one after X.
     _coefficients: ClassVar[int] = 1
+    _weights_attribute: ClassVar[str] = "coefficients"
 
     def weight_channels(self) -> WeightChannels | None:
         return WeightChannels(index=self._coefficients, weight_axis=1, output_axis=1)
 
     def weight_name(self, index: int) -> str:
-        return f"coefficients@{self.op_instance_name}"
+        return f"{self._weights_attribute}@{self.op_instance_name}"
 
     def constant(self, index: int) -> Any:
         return self.weights() if index == self._coefficients else super().constant(index)
@@ -174,6 +199,7 @@ CLASSES: tuple[type[QuantizedOp], ...] = (
     QuantizedImputer,
     QuantizedNormalizer,
     QuantizedFeatureVectorizer,
+    QuantizedZipMap,
     QuantizedArrayFeatureExtractor,
     QuantizedLinearRegressor,
     QuantizedLinearClassifier,
