@@ -82,8 +82,14 @@ def fhe_register_ops(registry: Any) -> None:
 
 @fhe_core.hookimpl
 def fhe_register_passes(passes: Any) -> None:
-    """Register every graph pass."""
+    """Register every graph pass, reduction and alternative."""
+    from fhe_ops_std.composing import composed
     from fhe_ops_std.passes import PASSES
+    from fhe_ops_std.reductions import joined_channels
+    from fhe_ops_std.splitting import split_activations
 
     for each in PASSES:
         passes.add(each)
+    passes.add_reduction(joined_channels)
+    passes.add_alternative(composed)
+    passes.add_alternative(split_activations)

@@ -20,6 +20,7 @@ class Wiring:
             for name in node.reads:
                 self.readers.setdefault(name, []).append(node)
         self.taken = {*graph.input_names, *graph.constants, *self.producers}
+        self.taken.update(node.name for node in graph.nodes)
 
     def only_reader(self, name: str) -> Node | None:
         """The one node that reads a tensor, if nothing else does and it is no output."""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ._affine import NUMPY_BROADCASTING, Affine, Product, chain_behind, is_finite, rank
 from ._wiring import Wiring
+from .maxima import functions_before_maxima
 
 if TYPE_CHECKING:
     # Importing them imports onnx, which listing operators should not cost.
@@ -111,4 +112,4 @@ def _folded(
     return (replace(node, inputs=(*inputs, name), outputs=last.writes, attributes=attributes),)
 
 
-PASSES = (fold_affine_chains,)
+PASSES = (fold_affine_chains, functions_before_maxima)

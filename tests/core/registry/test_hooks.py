@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from textwrap import dedent
 from types import ModuleType
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from fhe_core.graph import Graph
+from fhe_core.graph import Graph, load_model, read_graph
+from fhe_core.graph.passes import alternatives
 from fhe_core.registry import Registry, hooks
 from onnx import TensorProto, helper, numpy_helper
 
@@ -74,6 +76,43 @@ def test_the_example_of_registering_passes(site: Any) -> None:
         ("a", "rewritten", "acme")
     ]
     assert [problem.op for problem in report.problems] == ["Relu", "Identity"]
+
+
+def test_the_example_of_registering_reductions(site: Any) -> None:
+    site.add("acme", source=example("fhe_register_passes"))
+    site.add("ops", "import numpy as np\nregistry.impl('Relu', lambda X, /: np.maximum(X, 0))")
+    site.add("more", "registry.impl('Mul', lambda A, B, /: A * B, since_version=7)")
+    site.add("most", "registry.impl('Add', lambda A, B, /: A + B, since_version=7)")
+    registry = site.load()
+    (straighten,) = registry.reductions()
+    assert str(straighten) == "acme.straighten"
+    graph = NumpyModule(model(("Relu", "x", "y"), domain=""), registry=registry).graph
+    (relu,) = graph.nodes
+    none = np.zeros((1, 3), bool)
+    slope, offset = np.array([[1.0, 2.0, 0.0]]), np.array([[0.0, 1.0, 5.0]])
+    straight = straighten.run(graph, relu, none, slope, offset)
+    assert straight is not None
+    net = NumpyModule(straight, registry=registry)
+    np.testing.assert_array_equal(net(-ONES[None]), [[-1, -1, 5]])
+    assert straighten.run(graph, relu, ~none, slope, offset) is None
+
+
+def test_the_example_of_registering_alternatives(site: Any) -> None:
+    site.add("acme", source=example("fhe_register_passes"))
+    site.add("ops", "import numpy as np\nregistry.impl('Relu', lambda X, /: np.maximum(X, 0))")
+    site.add(
+        "more",
+        "import numpy as np\n"
+        "registry.impl('Max', lambda *data_0: np.maximum(*data_0), since_version=8)",
+    )
+    registry = site.load()
+    net = NumpyModule(model(("Relu", "x", "y"), domain=""), registry=registry)
+    (alternative,) = registry.alternatives()
+    assert str(alternative) == "acme.relu_as_maximum"
+    ((origin, graph),) = alternatives(net.graph, registry, {"x": ONES[None]})
+    assert origin is alternative
+    assert [node.op_type for node in graph.nodes] == ["Max"]
+    assert alternatives(graph, registry, {"x": ONES[None]}) == []
 
 
 def test_the_example_of_choosing_a_candidate(site: Any) -> None:
@@ -214,7 +253,8 @@ class Mixing(QuantizedOp):
     _impl_for_op_named = "Double"
 
     def q_impl(self, *q_inputs: Any, **attrs: Any) -> Any:
-        raise AssertionError("nothing here computes")
+        (x,) = q_inputs
+        return self.quantized((x.qvalues - x.quantizer.zero_point) * (2 * x.quantizer.scale))
 
 
 @pytest.fixture
@@ -253,18 +293,92 @@ def test_what_is_compiled_is_the_chosen_quantized_class(
 ) -> None:
     registry = quantized_offers(wanted)
     proto, data = model(("Double", "x", "y")), np.ones((5, 3), np.float32)
-    if wanted == "never":
-        with pytest.raises(Exception, match="nothing here computes"):
-            fhe_core.quantize(proto, data, registry=registry)
-    else:
-        qm = fhe_core.quantize(proto, data, registry=registry)
-        assert qm.fusion[0].pack == "b"
+    qm = fhe_core.quantize(proto, data, registry=registry)
+    assert qm.fusion[0].pack == {"always": "b", "never": "c"}[wanted]
 
 
 def test_a_registered_bodys_pass_is_no_packs() -> None:
     with registered(passes=[lambda graph: graph, (len, "count")]) as registry:
         names = [(each.name, each.origin) for each in registry.passes()]
     assert names == [("<lambda>", PackInfo("<registered>")), ("count", PackInfo("<registered>"))]
+
+
+def test_a_registered_bodys_reductions_come_after_the_packs_and_the_inner_bodys_last() -> None:
+    def bend(graph: Any, node: Any, live: Any, slope: Any, offset: Any) -> None: ...
+
+    before = get_registry().reductions()
+    with registered(reductions=[bend]), registered(reductions=[(bend, "inner")]) as registry:
+        assert registry.reductions()[: len(before)] == before
+        names = [str(each) for each in registry.reductions()[len(before) :]]
+    assert names == ["<registered>.bend", "<registered>.inner"]
+    assert get_registry().reductions() == before
+
+
+@pytest.mark.parametrize(
+    ("item", "problem"),
+    [
+        ("bend", "no function of a graph, a node, live, slope and offset"),
+        (lambda graph: graph, "no function of a graph, a node, live, slope and offset"),
+        ((lambda *a: None, ""), "the reduction's name is no text"),
+        ((len, "a", "b"), r"expected: a function or \(fn, name\)"),
+    ],
+)
+def test_a_malformed_reduction_is_refused(item: Any, problem: str) -> None:
+    with pytest.raises(PackError, match=problem), registered(reductions=[item]):
+        pass
+
+
+def test_a_registered_bodys_alternatives_come_after_the_packs_and_the_inner_bodys_last() -> None:
+    def other(graph: Any, samples: Any) -> None: ...
+
+    before = get_registry().alternatives()
+    with registered(alternatives=[other]), registered(alternatives=[(other, "inner")]) as registry:
+        names = [str(each) for each in registry.alternatives()[len(before) :]]
+    assert names == ["<registered>.other", "<registered>.inner"]
+    assert get_registry().alternatives() == before
+
+
+@pytest.mark.parametrize(
+    ("item", "problem"),
+    [
+        ("other", "no function of a graph and samples"),
+        (lambda graph: graph, "no function of a graph and samples"),
+        ((lambda *a: None, ""), r"passes\.add_alternative\(fn, name='fold'\)"),
+    ],
+)
+def test_a_malformed_alternative_is_refused(item: Any, problem: str) -> None:
+    with pytest.raises(PackError, match=problem), registered(alternatives=[item]):
+        pass
+
+
+def test_an_alternative_that_computes_something_else_is_refused() -> None:
+    def doubled(graph: Any, samples: Any) -> Any:
+        (node,) = graph.nodes
+        twice = replace(node, attributes={"times": 2})
+        return replace(graph, nodes=(twice,))
+
+    def double(X: Any, /, *, times: int = 1) -> Any:
+        return X * 2**times
+
+    graph = read_graph(load_model(model(("Double", "x", "y"))))
+    impls = [("Double", double, {"domain": DOMAIN})]
+    with (
+        registered(impls, alternatives=[doubled]) as registry,
+        pytest.raises(PackError, match="alternative 'doubled' changes what the model computes"),
+    ):
+        alternatives(graph, registry, {"x": ONES[None]})
+
+
+def test_two_reductions_of_one_name_are_refused_and_a_pass_may_share_it() -> None:
+    def same(*anything: Any) -> None: ...
+
+    with registered(passes=[same], reductions=[same]):
+        pass
+    with (
+        pytest.raises(PackError, match="registers two reductions named 'same'"),
+        registered(reductions=[same, same]),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(

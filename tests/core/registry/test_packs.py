@@ -353,6 +353,13 @@ def test_a_pack_may_have_passes_or_a_choice_and_no_operators(site: Any) -> None:
     assert list(map(str, registry.passes())) == ["a.same"]
 
 
+@pytest.mark.parametrize("kind", ["reduction", "alternative"])
+def test_a_pack_may_have_one_rewriting_and_nothing_else(kind: str, site: Any) -> None:
+    site.add("a", source=PASSES.format(f"passes.add_{kind}(lambda *any: None, name='bend')"))
+    assert statuses(site.load()) == {"a": "loaded"}
+    assert list(map(str, getattr(site.load(), f"{kind}s")())) == ["a.bend"]
+
+
 def test_a_pack_cannot_add_a_pass_once_its_hook_has_returned(site: Any) -> None:
     body = "passes.add(lambda graph: graph); global kept; kept = passes"
     site.add("acme", source=PASSES.format(body))
@@ -361,6 +368,10 @@ def test_a_pack_cannot_add_a_pass_once_its_hook_has_returned(site: Any) -> None:
     assert kept.pack == "acme"
     with pytest.raises(PackError, match="only while `fhe_register_passes` runs"):
         kept.add(lambda graph: graph, name="late")
+    with pytest.raises(PackError, match="reductions can be registered only while"):
+        kept.add_reduction(lambda *anything: None, name="late")
+    with pytest.raises(PackError, match="alternatives can be registered only while"):
+        kept.add_alternative(lambda *anything: None, name="late")
 
 
 def test_a_pack_that_clashes_loses_its_passes_too(site: Any) -> None:

@@ -1,4 +1,4 @@
-"""The packs' graph passes: run in turn, each result checked before the next sees it.
+"""The packs' graph passes and other rewritings: each result is checked before anybody sees it.
 
 A pass is a stranger's code that may rewrite the model. So whatever it returns has to be a sound
 graph with the same inputs and outputs, and, where the model runs in float before and after, has to
@@ -20,7 +20,7 @@ from fhe_core.graph.runner import NumpyModule
 from fhe_core.graph.simplify import tidy
 from fhe_core.graph.steps import Resolver
 from fhe_core.graph.tensors import constant, kind
-from fhe_core.registry import GraphPass
+from fhe_core.registry import GraphAlternative, GraphPass, Rewriting
 
 #: How many samples a rewritten model is compared on.
 SAMPLES = 8
@@ -60,14 +60,61 @@ def run_passes(
     return graph, tuple(changed)
 
 
-def _rewritten(each: GraphPass, graph: Graph) -> Graph:
-    """What the pass returns, sound and read-only; the very graph if that is what it returns."""
+def reduce_activation(
+    graph: Graph, registry: Resolver, node: Node, live: Any, slope: Any, offset: Any
+) -> Graph | None:
+    """The graph with a node's elements replaced by ``slope * x + offset`` where they are not ``live``.
+
+    Args:
+        node: computes each element of its one output from that element of its one variable input.
+        live, slope, offset: arrays that broadcast to that output, with the batch dimension 1.
+
+    Returns:
+        None where no pack knows how.
+
+    Raises:
+        PackError: a pack's reduction raised, or returned no sound graph.
+    """
+    before = _read_only(graph)
+    node = next(each for each in before.nodes if each.name == node.name)
+    for each in registry.reductions():
+        after = _rewritten(each, before, node, live, slope, offset)
+        if after is not before:
+            return after
+    return None
+
+
+def alternatives(
+    graph: Graph, registry: Resolver, samples: Mapping[str, Any]
+) -> list[tuple[GraphAlternative, Graph]]:
+    """Other forms of a graph that compute the same, each with the alternative that made it.
+
+    Args:
+        graph: as the passes left it.
+        samples: arrays by input name, to compare what the model computes, and for the alternatives to
+            see how large its tensors are.
+
+    Raises:
+        PackError: an alternative raised, returned no sound graph, or one that computes something else.
+    """
+    found = []
+    before = _read_only(graph)
+    for each in registry.alternatives():
+        after = _rewritten(each, before, samples)
+        if after is not before:
+            _check_outputs(each, before, after, registry, samples)
+            found.append((each, tidy(after, registry)))
+    return found
+
+
+def _rewritten(each: Rewriting[Any], graph: Graph, *arguments: Any) -> Graph:
+    """What the pass returns, sound and read-only; the very graph if that is what it returns, or None."""
     try:
-        result: object = each.run(graph)
+        result: object = each.run(graph, *arguments)
     except (Exception, SystemExit) as error:
         text = " ".join(str(error).split())
         raise _error(each, f"raised {type(error).__name__}: {text}") from error
-    if result is graph:
+    if result is graph or (result is None and arguments):
         return graph
     if not isinstance(result, Graph):
         raise _error(
@@ -149,7 +196,11 @@ def _bodies(node: Node) -> list[Graph]:
 
 
 def _check_outputs(
-    each: GraphPass, before: Graph, after: Graph, registry: Resolver, samples: Mapping[str, Any]
+    each: Rewriting[Any],
+    before: Graph,
+    after: Graph,
+    registry: Resolver,
+    samples: Mapping[str, Any],
 ) -> None:
     try:
         old = NumpyModule(before, registry=registry)
@@ -208,10 +259,10 @@ def _listed(infos: Sequence[Any]) -> str:
 
 
 def _error(
-    each: GraphPass, problem: str, expected: str | None = None, got: str | None = None
+    each: Rewriting[Any], problem: str, expected: str | None = None, got: str | None = None
 ) -> PackError:
     return PackError(
-        f"its graph pass {each.name!r} {problem}",
+        f"its {each.kind} {each.name!r} {problem}",
         where=Where(pack=each.origin.name),
         expected=expected,
         got=got,

@@ -1,7 +1,8 @@
 """Which operators there are, and whose.
 
 A pack is a distribution with an entry point in the group ``fhe_core.packs``; through a few hooks it
-registers NumPy functions, quantized classes and graph passes, and chooses between candidates.
+registers NumPy functions, quantized classes, graph passes, reductions and
+alternatives, and chooses between candidates.
 `get_registry` finds the packs and answers which registration a model's node means. Nothing here
 imports numpy or onnx.
 """
@@ -11,7 +12,13 @@ from __future__ import annotations
 from fhe_core.registry.choosing import Candidate, NodeView
 from fhe_core.registry.current import get_registry, load_registry, registered
 from fhe_core.registry.hooks import hookimpl
-from fhe_core.registry.passes import GraphPass, PassRegistrar
+from fhe_core.registry.passes import (
+    GraphAlternative,
+    GraphPass,
+    GraphReduction,
+    PassRegistrar,
+    Rewriting,
+)
 from fhe_core.registry.provenance import PackInfo
 from fhe_core.registry.registrar import Registrar
 from fhe_core.registry.registry import Registry
@@ -22,7 +29,9 @@ __all__ = [
     "OUTPUTS_WANTED",
     "REQUIRED",
     "Candidate",
+    "GraphAlternative",
     "GraphPass",
+    "GraphReduction",
     "NodeView",
     "OpSignature",
     "OpSpec",
@@ -30,6 +39,7 @@ __all__ = [
     "PassRegistrar",
     "Registrar",
     "Registry",
+    "Rewriting",
     "get_registry",
     "hookimpl",
     "load_registry",

@@ -12,7 +12,7 @@ from typing import Any
 
 from fhe_core.errors import PackError, Where
 from fhe_core.registry.packs import BLOCK, STRICT, LoadedPack, is_strict, load_packs
-from fhe_core.registry.passes import GraphPass, PassRegistrar
+from fhe_core.registry.passes import PassRegistrar, Rewritings
 from fhe_core.registry.provenance import REGISTERED
 from fhe_core.registry.registrar import Registrar, Registration
 from fhe_core.registry.registry import Registry
@@ -26,12 +26,12 @@ class _Layer:
     def __init__(
         self,
         registrations: tuple[Registration, ...],
-        passes: tuple[GraphPass, ...],
+        rewritings: Rewritings,
         below: _Layer | None,
     ) -> None:
         self.depth: int = below.depth + 1 if below else 1
         self._registrations = registrations
-        self._passes = passes
+        self._rewritings = rewritings
         self._below = below
         self._registries: dict[Preference, Registry] = {}
 
@@ -39,7 +39,7 @@ class _Layer:
         registry = self._registries.get(preference)
         if registry is None:
             below = self._below.on(base, preference) if self._below else base
-            registry = below.with_more(self._registrations, self._passes)
+            registry = below.with_more(self._registrations, self._rewritings)
             registry = self._registries.setdefault(preference, registry)
         return registry
 
@@ -89,17 +89,21 @@ def registered(
     impls: Iterable[tuple[Any, ...]] = (),
     quantized: Iterable[Any] = (),
     passes: Iterable[Any] = (),
+    reductions: Iterable[Any] = (),
+    alternatives: Iterable[Any] = (),
 ) -> Iterator[Registry]:
     """Adds operators for the body alone, before all packs; for notebooks and tests.
 
     Only code that runs in the body's own context sees them: another thread does not. Bodies nest,
-    and the inner one comes first. Their pack is shown as "<registered>". Passes run after those of
-    the packs, the outer body's first. Also usable as a decorator.
+    and the inner one comes first. Their pack is shown as "<registered>". Passes, reductions and
+    alternatives come after those of the packs, the outer body's first. Also usable as a decorator.
 
     Args:
         impls: ``(op_type, fn)`` or ``(op_type, fn, options)``, options as in `Registrar.impl`.
         quantized: classes, or ``(cls, options)``, options as in `Registrar.quantized`.
         passes: functions of a graph, or ``(fn, name)``, as in `PassRegistrar.add`.
+        reductions: functions, or ``(fn, name)``, as in `PassRegistrar.add_reduction`.
+        alternatives: functions, or ``(fn, name)``, as in `PassRegistrar.add_alternative`.
 
     Yields:
         the registry of the body, as `get_registry` returns it there.
@@ -117,7 +121,11 @@ def registered(
         parts = item if isinstance(item, tuple) else (item,)
         _register(registrar.quantized, 1, parts, "a class or (cls, options)")
     for item in passes:
-        _add_pass(rewriting, item)
+        _add(rewriting.add, item)
+    for item in reductions:
+        _add(rewriting.add_reduction, item)
+    for item in alternatives:
+        _add(rewriting.add_alternative, item)
     token = _layer.set(_Layer(registrar.close(), rewriting.close(), below))
     try:
         yield get_registry()
@@ -142,11 +150,11 @@ def _register(register: Callable[..., None], required: int, item: Any, expected:
     register(*item[:required], **options)
 
 
-def _add_pass(registrar: PassRegistrar, item: Any) -> None:
+def _add(add: Callable[..., None], item: Any) -> None:
     if not isinstance(item, tuple):
-        registrar.add(item)
+        add(item)
     elif len(item) == 2:
-        registrar.add(item[0], name=item[1])
+        add(item[0], name=item[1])
     else:
         raise _malformed(item, "a function or (fn, name)")
 

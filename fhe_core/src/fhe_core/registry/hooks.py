@@ -51,12 +51,17 @@ def fhe_register_ops(registry: Registrar) -> None:
 
 @hookspec
 def fhe_register_passes(passes: PassRegistrar) -> None:
-    """Registers functions that rewrite a model's graph before it is quantized.
+    """Registers functions that rewrite a model's graph: passes, reductions and alternatives.
 
     Called once, when the packs are loaded, like `fhe_register_ops`. The passes run in `quantize` and
     `compile`, in the order in which packs are loaded and passes added; never in `NumpyModule`,
     which runs models as they are. A pass may replace operators that no pack implements by some that
     one does. It may not change what the model computes: that is checked.
+
+    A reduction may change it, in one way: the output of an activation becomes an affine function of
+    its input, everywhere or in some channels. The compiler decides where that costs little accuracy.
+
+    An alternative is like a pass, but not always cheaper: the search takes it where it is.
 
     Args:
         passes: a registrar bound to this pack; it accepts nothing after the hook has returned.
@@ -66,6 +71,7 @@ def fhe_register_passes(passes: PassRegistrar) -> None:
         from dataclasses import replace
 
         import fhe_core
+        import numpy
 
 
         def drop_identities(graph):
@@ -80,9 +86,38 @@ def fhe_register_passes(passes: PassRegistrar) -> None:
             return replace(graph, nodes=tuple(nodes)) if renamed else graph
 
 
+        def straighten(graph, node, live, slope, offset):
+            if node.op_type != "Relu" or live.any():
+                return None
+            opset, (x,), (y,) = graph.opsets[""], node.inputs, node.outputs
+            scaled, factor, added = (f"{y}_{what}" for what in ("scaled", "factor", "added"))
+            line = (
+                fhe_core.Node(scaled, "Mul", "", opset, (x, factor), (scaled,), {}),
+                fhe_core.Node(added, "Add", "", opset, (scaled, added), (y,), {}),
+            )
+            nodes = tuple(new for old in graph.nodes for new in (line if old is node else (old,)))
+            constants = {factor: slope.astype("float32"), added: offset.astype("float32")}
+            return replace(graph, nodes=nodes, constants={**graph.constants, **constants})
+
+
+        def relu_as_maximum(graph, samples):
+            if all(node.op_type != "Relu" for node in graph.nodes):
+                return None
+            nodes = tuple(
+                replace(node, op_type="Max", inputs=(*node.inputs, "zero"))
+                if node.op_type == "Relu"
+                else node
+                for node in graph.nodes
+            )
+            zero = numpy.zeros(1, "float32")
+            return replace(graph, nodes=nodes, constants={**graph.constants, "zero": zero})
+
+
         @fhe_core.hookimpl
         def fhe_register_passes(passes):
             passes.add(drop_identities)
+            passes.add_reduction(straighten)
+            passes.add_alternative(relu_as_maximum)
     """
 
 

@@ -35,7 +35,7 @@ class LoadedPack:
     error: BaseException | None = None
 
     def failed(self, reason: str) -> LoadedPack:
-        """The same pack, without its operators, passes and choices."""
+        """The same pack, without its operators, rewritings and choices."""
         return LoadedPack(replace(self.info, status="failed", reason=reason))
 
 

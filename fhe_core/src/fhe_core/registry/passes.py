@@ -1,38 +1,87 @@
-"""What a pack is handed to register its graph passes with."""
+"""What a pack is handed to register its graph passes, reductions and alternatives with."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from fhe_core.errors import PackError, Where
 from fhe_core.registry.provenance import PackInfo
 
 if TYPE_CHECKING:
     # The graph package builds on this one, and needs numpy.
-    from fhe_core.graph.ir import Graph
+    from fhe_core.graph.ir import Graph, Node
+
+
+# What each kind of rewriting is called with: a pass with a graph; a reduction with graph, node, live,
+# slope and offset; an alternative with a graph and samples.
+PassFunction = Callable[["Graph"], "Graph"]
+ReductionFunction = Callable[["Graph", "Node", Any, Any, Any], "Graph | None"]
+AlternativeFunction = Callable[["Graph", Mapping[str, Any]], "Graph | None"]
+
+F = TypeVar("F")
 
 
 @dataclass(frozen=True)
-class GraphPass:
+class Rewriting(Generic[F]):
     """A function that rewrites graphs, and whose it is."""
 
+    kind: ClassVar[str]
     name: str
-    run: Callable[[Graph], Graph]
+    run: F
     origin: PackInfo
 
     def __str__(self) -> str:
         return f"{self.origin.name}.{self.name}"
 
 
+class GraphPass(Rewriting[PassFunction]):
+    """Rewrites a graph into a better one that computes the same."""
+
+    kind = "graph pass"
+
+
+class GraphReduction(Rewriting[ReductionFunction]):
+    """Makes a part of a node affine, which changes the model."""
+
+    kind = "reduction"
+
+
+class GraphAlternative(Rewriting[AlternativeFunction]):
+    """Rewrites a graph into another that computes the same, and that may be cheaper or not."""
+
+    kind = "alternative"
+
+
+@dataclass(frozen=True)
+class Rewritings:
+    """The rewritings of a pack, or of several: each kind in the order in which they were added."""
+
+    passes: tuple[GraphPass, ...] = ()
+    reductions: tuple[GraphReduction, ...] = ()
+    alternatives: tuple[GraphAlternative, ...] = ()
+
+    def __add__(self, other: Rewritings) -> Rewritings:
+        return Rewritings(
+            self.passes + other.passes,
+            self.reductions + other.reductions,
+            self.alternatives + other.alternatives,
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.passes or self.reductions or self.alternatives)
+
+
 class PassRegistrar:
-    """Registers graph passes in the name of one pack, while its hook runs."""
+    """Registers graph passes, reductions and alternatives for one pack, while its hook runs."""
 
     def __init__(self, origin: PackInfo) -> None:
         self._origin = origin
         self._passes: dict[str, GraphPass] = {}
+        self._reductions: dict[str, GraphReduction] = {}
+        self._alternatives: dict[str, GraphAlternative] = {}
         self._closed = False
 
     @property
@@ -40,7 +89,7 @@ class PassRegistrar:
         """The name of the pack that this registrar is bound to."""
         return self._origin.name
 
-    def add(self, fn: Callable[[Graph], Graph], *, name: str | None = None) -> None:
+    def add(self, fn: PassFunction, *, name: str | None = None) -> None:
         """Registers a pass.
 
         Args:
@@ -53,50 +102,124 @@ class PassRegistrar:
             PackError: an argument is of a wrong kind, the name is taken, or the hook has already
                 returned.
         """
-        where = Where(pack=self.pack)
-        if self._closed:
-            raise PackError(
-                "passes can be registered only while `fhe_register_passes` runs",
-                where=where,
-                got=repr(name or fn),
-                fix="register in the hook, or use `fhe_core.registered(passes=...)` for the body "
-                "of a `with`",
-            )
-        if not _takes_one_argument(fn):
+        self._check_open("passes", name or fn)
+        if not _takes(fn, 1):
             raise PackError(
                 "the pass is no function of one graph",
-                where=where,
+                where=Where(pack=self.pack),
                 got=repr(fn),
                 fix="pass a function such as `def fold(graph): ...`",
             )
+        name = self._free_name(fn, name, self._passes, "pass", "passes")
+        self._passes[name] = GraphPass(name, fn, self._origin)
+
+    def add_reduction(self, fn: ReductionFunction, *, name: str | None = None) -> None:
+        """Registers a reduction: a rewriting that makes a part of an activation affine.
+
+        Unlike a pass it changes what the model computes, so it runs only where somebody decided
+        that it may: where an activation hardly bends, an affine function costs less than look-ups.
+
+        Args:
+            fn: takes (graph, node, live, slope, offset) and returns a `fhe_core.Graph`, or None if
+                it cannot. ``node`` is one of the graph's whose one output has at each element a
+                function of the same element of its one input that is no constant. ``live`` (bool),
+                ``slope`` and ``offset`` (float64) are arrays that broadcast against that output,
+                with 1 for the batch, as in (1, C, 1, 1). The result computes the same graph with
+                that output being node(x) where ``live``, and slope * x + offset elsewhere. Where
+                ``live`` holds anywhere, ``slope`` is 0 wherever it doesn't. Inputs and outputs stay,
+                and tensors that remain keep their names.
+            name: of the reduction, unique in the pack; the function's own by default.
+
+        Raises:
+            PackError: an argument is of a wrong kind, the name is taken, or the hook has already
+                returned.
+        """
+        self._check_open("reductions", name or fn)
+        if not _takes(fn, 5):
+            raise PackError(
+                "the reduction is no function of a graph, a node, live, slope and offset",
+                where=Where(pack=self.pack),
+                got=repr(fn),
+                fix="pass a function such as `def reduce(graph, node, live, slope, offset): ...`",
+            )
+        name = self._free_name(fn, name, self._reductions, "reduction", "reductions")
+        self._reductions[name] = GraphReduction(name, fn, self._origin)
+
+    def add_alternative(self, fn: AlternativeFunction, *, name: str | None = None) -> None:
+        """Registers an alternative: a rewriting that may make a model cheaper, or dearer.
+
+        Like a pass it computes the same, which is checked; but it runs only where the cost of what
+        it returns can be compared, in a search.
+
+        Args:
+            fn: takes a `fhe_core.Graph` that the passes have left, and samples (arrays by input
+                name) that tell how large its tensors are. It returns another graph of the same
+                inputs and outputs that computes the same, or None if there is nothing to do.
+            name: of the alternative, unique in the pack; the function's own by default.
+
+        Raises:
+            PackError: an argument is of a wrong kind, the name is taken, or the hook has already
+                returned.
+        """
+        self._check_open("alternatives", name or fn)
+        if not _takes(fn, 2):
+            raise PackError(
+                "the alternative is no function of a graph and samples",
+                where=Where(pack=self.pack),
+                got=repr(fn),
+                fix="pass a function such as `def split(graph, samples): ...`",
+            )
+        name = self._free_name(fn, name, self._alternatives, "alternative", "alternatives")
+        self._alternatives[name] = GraphAlternative(name, fn, self._origin)
+
+    def close(self) -> Rewritings:
+        """Ends registration; returns what was added."""
+        self._closed = True
+        return Rewritings(
+            tuple(self._passes.values()),
+            tuple(self._reductions.values()),
+            tuple(self._alternatives.values()),
+        )
+
+    def _check_open(self, plural: str, added: object) -> None:
+        if self._closed:
+            raise PackError(
+                f"{plural} can be registered only while `fhe_register_passes` runs",
+                where=Where(pack=self.pack),
+                got=repr(added),
+                fix=f"register in the hook, or use `fhe_core.registered({plural}=...)` for the "
+                "body of a `with`",
+            )
+
+    def _free_name(
+        self, fn: object, name: object, taken: Mapping[str, object], kind: str, plural: str
+    ) -> str:
+        where = Where(pack=self.pack)
         # What has no name of its own, such as a functools.partial, needs one.
         name = getattr(fn, "__name__", None) if name is None else name
         if not isinstance(name, str) or not name:
+            adder = "add" if kind == "pass" else f"add_{kind}"
             raise PackError(
-                "the pass's name is no text",
+                f"the {kind}'s name is no text",
                 where=where,
                 got=repr(name),
-                fix="give it a name, as in `passes.add(fn, name='fold')`",
+                fix=f"give it a name, as in `passes.{adder}(fn, name='fold')`",
             )
-        if name in self._passes:
+        if name in taken:
             raise PackError(
-                f"the pack registers two passes named {name!r}",
+                f"the pack registers two {plural} named {name!r}",
                 where=where,
                 fix="drop one, or pass `name`",
             )
-        self._passes[name] = GraphPass(name, fn, self._origin)
-
-    def close(self) -> tuple[GraphPass, ...]:
-        """Ends registration; returns the passes in the order in which they were added."""
-        self._closed = True
-        return tuple(self._passes.values())
+        return name
 
 
-def _takes_one_argument(fn: object) -> bool:
+def _takes(fn: object, count: int) -> bool:
+    """Whether something can be called with so many arguments."""
     if not callable(fn):
         return False
     try:
-        inspect.signature(fn).bind(None)
+        inspect.signature(fn).bind(*(None,) * count)
     except ValueError:  # a function of C may have no signature to look at
         return True
     except TypeError:

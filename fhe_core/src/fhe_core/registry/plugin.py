@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +17,7 @@ import pluggy
 from fhe_core.errors import FheError
 from fhe_core.registry import hooks
 from fhe_core.registry.choosing import Chooser
-from fhe_core.registry.passes import GraphPass, PassRegistrar
+from fhe_core.registry.passes import PassRegistrar, Rewritings
 from fhe_core.registry.provenance import PackInfo
 from fhe_core.registry.registrar import Registrar, Registration
 from fhe_core.registry.versions import did_you_mean
@@ -32,7 +32,7 @@ class Contribution:
     """What a pack takes part with."""
 
     registrations: tuple[Registration, ...] = ()
-    passes: tuple[GraphPass, ...] = ()
+    rewritings: Rewritings = field(default_factory=Rewritings)
     chooser: Chooser | None = None
 
 
@@ -62,17 +62,17 @@ def contribution(pack: PackInfo, plugin: object, manager: pluggy.PluginManager) 
         _run("fhe_register_passes", manager.hook.fhe_register_passes, passes=passes)
         chooses = bool(manager.hook.fhe_choose_candidate.get_hookimpls())
     finally:
-        registrations, added = registrar.close(), passes.close()
+        registrations, rewritings = registrar.close(), passes.close()
         # A plugin that is refused has not been registered, or with an older pluggy in part.
         if manager.is_registered(plugin):
             manager.unregister(plugin)
     chooser = _chooser(pack, plugin) if chooses else None
-    if not (registrations or added or chooser):
+    if not (registrations or rewritings or chooser):
         raise Refused(
             "it registers no operators; define fhe_register_ops(registry), marked "
             "@fhe_core.hookimpl, in the object that its entry point names"
         )
-    return Contribution(registrations, added, chooser)
+    return Contribution(registrations, rewritings, chooser)
 
 
 def _chooser(pack: PackInfo, plugin: object) -> Chooser:

@@ -8,7 +8,7 @@ from typing import NoReturn
 from fhe_core.errors import PackError, Where
 from fhe_core.registry.choosing import NodeView, choose
 from fhe_core.registry.packs import LoadedPack
-from fhe_core.registry.passes import GraphPass
+from fhe_core.registry.passes import GraphAlternative, GraphPass, GraphReduction, Rewritings
 from fhe_core.registry.provenance import REGISTERED, PackInfo
 from fhe_core.registry.registrar import Registration, Slot
 from fhe_core.registry.schema import display_domain, newest_opset, normalize_domain
@@ -38,21 +38,21 @@ class Registry:
     ) -> None:
         prefer = dict(prefer or {})
         settled, registrations = _settle(tuple(packs), prefer)
-        passes = tuple(each for pack in settled for each in pack.given.passes)
-        self._fill(settled, prefer, registrations, passes)
+        rewritings = sum((pack.given.rewritings for pack in settled), Rewritings())
+        self._fill(settled, prefer, registrations, rewritings)
 
     def _fill(
         self,
         packs: tuple[LoadedPack, ...],
         prefer: Mapping[str, str],
         registrations: ByKey,
-        passes: tuple[GraphPass, ...],
+        rewritings: Rewritings,
     ) -> None:
         choosers = (pack.given.chooser for pack in packs)
         self._packs = packs
         self._prefer = prefer
         self._registrations = registrations
-        self._passes = passes
+        self._rewritings = rewritings
         self._choosers = tuple(chooser for chooser in choosers if chooser)
         # Answers that were given, to be given again.
         self._tables: dict[Key, Table] = {}
@@ -68,15 +68,15 @@ class Registry:
         raise _frozen(f"the removal of {name!r}")
 
     def with_more(
-        self, registrations: Sequence[Registration], passes: Sequence[GraphPass] = ()
+        self, registrations: Sequence[Registration], rewritings: Rewritings | None = None
     ) -> Registry:
-        """A registry of these operators and passes and more; this one stays as it is."""
+        """A registry of these operators and rewritings and more; this one stays as it is."""
         other = object.__new__(Registry)
         other._fill(
             self._packs,
             self._prefer,
             _by_key(registrations, self._registrations),
-            (*self._passes, *passes),
+            self._rewritings + (rewritings or Rewritings()),
         )
         return other
 
@@ -127,7 +127,15 @@ class Registry:
 
     def passes(self) -> tuple[GraphPass, ...]:
         """Every graph pass, in the order in which they run."""
-        return self._passes
+        return self._rewritings.passes
+
+    def reductions(self) -> tuple[GraphReduction, ...]:
+        """Every reduction, in the order in which they are tried."""
+        return self._rewritings.reductions
+
+    def alternatives(self) -> tuple[GraphAlternative, ...]:
+        """Every alternative, in the order in which they are tried."""
+        return self._rewritings.alternatives
 
     def ops(
         self, domain: str | None = None, pack: str | None = None, shadowed: bool = False
