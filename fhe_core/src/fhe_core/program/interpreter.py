@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fhe_core.program.nodes import BATCH, Node, evaluate
 from fhe_core.program.program import Program
 from fhe_core.program.rules import RULES, Interval
-from fhe_core.program.tabulation import before_conversion
+from fhe_core.program.tabulation import before_conversion, before_rounding
 
 Array = NDArray[Any]
 Step = Callable[[list[Any], int, "Noise | None"], Array]
@@ -229,11 +229,19 @@ def _wrap_output(node: Node) -> Callable[[Array], Array]:
     return wrap
 
 
-def recorded_values(outputs: Sequence[Node], inputs: Mapping[str, Array]) -> dict[int, Array]:
+def recorded_values(
+    outputs: Sequence[Node],
+    inputs: Mapping[str, Array],
+    shifts: Mapping[int, Any] | None = None,
+) -> dict[int, Array]:
     """Every integer tensor of a recorded program that has no tables yet, by ``id``, on a batch.
 
     Float groups are evaluated as they were written, without rounding: what the planner measures.
+
+    Args:
+        shifts: what tuning adds to nodes, by ``id``: it stands for what tuned weights do to their means.
     """
+    shifts = shifts or {}
     batch = len(next(iter(inputs.values())))
     values: dict[int, Array] = {}
     for node in Program.of(outputs).nodes:
@@ -245,26 +253,41 @@ def recorded_values(outputs: Sequence[Node], inputs: Mapping[str, Array]) -> dic
         else:
             arrays = [values[id(source)].astype(np.float64) for source in node.inputs]
             result = RULES[node.op].evaluate(arrays, node.attributes, batch)
-            values[id(node)] = result
+            values[id(node)] = result + shifts[id(node)] if id(node) in shifts else result
     return values
 
 
 def group_values(node: Node, integers: Array, batch: int) -> Array:
     """What a recorded look-up gives where the tensor that its float group starts from is ``integers``."""
-    call, root = node.attributes["call"], node.attributes["root"]
-    known = {id(root): integers.astype(np.int64)}
-    result = np.asarray(evaluate(before_conversion(call), known, batch), np.float64)
+    root = node.attributes["root"]
+    value = before_conversion(node.attributes["call"])
+    result = evaluate(value, {id(root): integers.astype(np.int64)}, batch)
+    return in_place(node, np.trunc(_finite(np.asarray(result, np.float64))), batch)
+
+
+def real_group_values(node: Node, reals: Array, batch: int) -> Array:
+    """The same of real numbers, neither rounded to integers in the end nor saturated."""
+    root = node.attributes["root"]
+    result = evaluate(before_rounding(node.attributes["call"]), {id(root): reals}, batch)
+    return in_place(node, _finite(np.asarray(result, np.float64)), batch)
+
+
+def _finite(result: Array) -> Array:
+    """``result``; where a function is not defined a little beyond its range, the median of the rest."""
     finite = np.isfinite(result)
-    if not finite.all():
-        # Quantized a little beyond where the function is defined: as the nearest level of its table.
-        result = np.where(finite, result, np.median(result[finite]) if finite.any() else 0.0)
-    result = np.trunc(result)
+    if finite.all():
+        return result
+    return np.where(finite, result, np.median(result[finite]) if finite.any() else 0.0)
+
+
+def in_place(node: Node, result: Array, batch: int) -> Array:
+    """A float group's results where its look-up has them: layout that follows comes later."""
     inverse = node.attributes["inverse"]
-    if inverse is not None:
-        axis = call.shape.index(BATCH)
-        shape = tuple(batch if n == BATCH else n for n in node.shape)
-        into = node.shape.index(BATCH)
-        flat = np.moveaxis(result, axis, 0).reshape(batch, -1)[:, inverse]
-        rest = shape[:into] + shape[into + 1 :]
-        result = np.moveaxis(flat.reshape(batch, *rest), 0, into)
-    return result
+    if inverse is None:
+        return result
+    axis = node.attributes["call"].shape.index(BATCH)
+    shape = tuple(batch if n == BATCH else n for n in node.shape)
+    into = node.shape.index(BATCH)
+    flat = np.moveaxis(result, axis, 0).reshape(batch, -1)[:, inverse]
+    rest = shape[:into] + shape[into + 1 :]
+    return np.moveaxis(flat.reshape(batch, *rest), 0, into)

@@ -155,11 +155,21 @@ def take(x: Any, indices: Any, axis: int | None = None, **_: Any) -> Tensor:
 
 
 def select(indices: Any, values: Any) -> Any:
-    return np.take(values, indices)
+    """values[indices]; of (n, columns) values those of each index's own column.
+
+    Of what lies beyond, where a table is filled with more levels than there are values, the nearest.
+    """
+    if np.ndim(values) == 1:
+        return np.take(values, indices, mode="clip")
+    return values[np.clip(indices, 0, len(values) - 1), np.arange(np.shape(values)[1])]
 
 
 def gather(x: Any, indices: Any, axis: int) -> Any:
     return np.take(x, indices, axis=axis)
+
+
+def maps(rows: Any, keys: Any) -> Any:
+    return [dict(zip(keys, row, strict=True)) for row in np.asarray(rows).tolist()]
 
 
 def concatenate(parts: Sequence[Any], axis: int = 0, **_: Any) -> Tensor:

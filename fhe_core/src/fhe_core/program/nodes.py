@@ -67,6 +67,24 @@ def exported_for(batch: int | None) -> Iterator[None]:
         _static_batch.reset(token)
 
 
+_bounded: ContextVar[bool] = ContextVar("fhe_core_bounded", default=True)
+
+
+@contextlib.contextmanager
+def without_bounds() -> Iterator[None]:
+    """What is recorded in the body is judged by its shapes and never run: its bounds are not worked out."""
+    token = _bounded.set(False)
+    try:
+        yield
+    finally:
+        _bounded.reset(token)
+
+
+def has_bounds() -> bool:
+    """Whether the bounds of what is recorded matter."""
+    return _bounded.get()
+
+
 def is_batch(size: int) -> bool:
     """Whether a leading dimension that the model spells out is the batch."""
     return size == BATCH or size == _static_batch.get()
@@ -86,6 +104,7 @@ class Node:
         name: the accumulator's name in the plan, given to nodes that a look-up or an output reads.
         width: bits that the circuit gives it, padding bit apart; 0 until ``widths`` has decided.
         signed: whether the circuit encodes it in two's complement.
+        exact: every bit counts: it is never rounded, and its width holds all that is within its bounds.
     """
 
     op: str
@@ -98,6 +117,7 @@ class Node:
     name: str = ""
     width: int = 0
     signed: bool = False
+    exact: bool = False
 
     @property
     def bounds(self) -> tuple[int, int]:

@@ -12,26 +12,68 @@ from typing import Any
 import numpy as np
 
 from fhe_core.errors import CompilationError
-from fhe_core.program.layout import expand_dims, pad
-from fhe_core.program.nodes import Node, current_origin
+from fhe_core.program.layout import expand_dims, pad, select
+from fhe_core.program.layout import maps as as_maps
+from fhe_core.program.nodes import BATCH, Node, current_origin
 from fhe_core.program.rules import convolve
 from fhe_core.program.tensor import Tensor, call, node, node_of, refused
 
-__all__ = ["conv", "lookup", "matmul", "maximum", "minimum", "multiply", "relu", "windows"]
+__all__ = [
+    "conv",
+    "entries",
+    "exact",
+    "lookup",
+    "maps",
+    "matmul",
+    "maximum",
+    "minimum",
+    "multiply",
+    "relu",
+    "windows",
+]
 
 
-def lookup(x: Any, function: Any, *, low: int, high: int) -> Any:
+def lookup(x: Any, function: Any, *, low: Any, high: Any) -> Any:
     """An integer function of each element, as one table look-up.
 
     Args:
         x: integers.
         function: from an integer array to an array of the same shape.
-        low, high: bounds of the result; values beyond are clipped.
+        low, high: bounds of the result, of all elements or of each; values beyond are clipped.
     """
     if not isinstance(x, Tensor):
         return np.clip(function(x), low, high).astype(np.int64)
     result: Tensor = np.clip(call(function, x), low, high).astype(np.int64)
     return result
+
+
+def entries(values: Any, places: Any) -> Any:
+    """values[places], real numbers: part of what is computed in float from the integers ``places``.
+
+    Args:
+        values: (n,) constants; or (n, columns), for each column of ``places`` its own.
+        places: integers from 0 to n - 1; (N, columns) where ``values`` have columns.
+    """
+    return call(select, places, values) if isinstance(places, Tensor) else select(places, values)
+
+
+def exact(x: Any, *, low: Any = None, high: Any = None) -> Any:
+    """``x``, integers of which every bit counts: numbers of cases, not sizes.
+
+    They are not rounded before a look-up, whatever the plan says, and their width holds all that is within
+    their bounds, not only what calibration saw.
+
+    Args:
+        low, high: bounds that hold although intervals do not show it: of all elements, or of each.
+    """
+    if isinstance(x, Tensor):
+        value = node_of(x)
+        value.exact = True
+        sample = tuple(1 if n == BATCH else n for n in value.shape)
+        value.low = value.low if low is None else np.broadcast_to(low, sample)
+        value.high = value.high if high is None else np.broadcast_to(high, sample)
+        return Tensor(value)
+    return x
 
 
 def relu(x: Any) -> Any:
@@ -180,6 +222,18 @@ def _pad(x: Any, widths: Any, value: Any) -> Any:
     padded = np.broadcast_to(value, shape).astype(x.dtype)
     padded[tuple(slice(b, b + n) for n, (b, _) in zip(x.shape, widths, strict=True))] = x
     return padded
+
+
+def maps(rows: Any, keys: Sequence[Any]) -> Any:
+    """A sequence of maps, as ONNX has it: a list with a dict for each row, from the keys to its elements.
+
+    Nothing that computes follows it, so it is made after decryption.
+
+    Args:
+        rows: (N, keys) real numbers.
+        keys: integers or strings.
+    """
+    return call(as_maps, rows, tuple(keys)) if isinstance(rows, Tensor) else as_maps(rows, keys)
 
 
 def windows(

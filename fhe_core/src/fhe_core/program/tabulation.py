@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,28 @@ def before_conversion(call: Call) -> Value:
     """What ``call`` converts to integers, which may be NaN where integers cannot; else itself."""
     converts = getattr(call.function, "__name__", "") == "convert" and call.dtype.kind in "iu"
     return operands(call)[0] if converts else call
+
+
+def before_rounding(call: Call) -> Value:
+    """What a quantizer at the end of ``call`` rounds, in its steps and neither rounded nor saturated.
+
+    ``call`` itself where its integers come from elsewhere.
+    """
+    value: Value = before_conversion(call)
+    if isinstance(value, Call) and value.function is np.clip:
+        value = operands(value)[0]
+    shifted = value
+    if isinstance(value, Call) and value.function in (np.add, np.subtract):
+        # The zero point: one of the two is a constant.
+        varying = operands(value)
+        shifted = varying[0] if len(varying) == 1 else value
+    if not isinstance(shifted, Call) or shifted.function is not np.rint:
+        return call
+    (real,) = operands(shifted)
+    if shifted is value:
+        return real
+    assert isinstance(value, Call)  # noqa: S101  # `shifted` is an operand of it
+    return replace(value, arguments=tuple(real if a is shifted else a for a in value.arguments))
 
 
 def entries_at(
@@ -103,10 +126,16 @@ def tabulate(
     inverse = node.attributes["inverse"]
     if inverse is not None:
         values = values[:, inverse]
+    return distinct(values, tuple(1 if n == BATCH else n for n in node.shape))
+
+
+def distinct(
+    values: NDArray[np.int64], shape: tuple[int, ...]
+) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+    """The distinct columns of (levels, elements) as tables, and the number of each element's, in ``shape``."""
     # numpy.unique would make each table a structure with a field for each entry.
     tables = np.ascontiguousarray(values.T)
     numbers: dict[bytes, int] = {}
     which = np.array([numbers.setdefault(table.tobytes(), len(numbers)) for table in tables])
     _, first = np.unique(which, return_index=True)
-    shape = tuple(1 if n == BATCH else n for n in node.shape)
     return tables[first], which.reshape(shape)

@@ -7,8 +7,10 @@ here knows the FHE backend, so ordinary NumPy code that a tracer of that backend
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,9 @@ from fhe_core.program.nodes import (
     Value,
     current_origin,
     evaluate,
+    has_bounds,
     operands,
+    roots,
 )
 from fhe_core.program.rules import RULES
 
@@ -74,6 +78,11 @@ class Tensor(NDArrayOperatorsMixin):
         """Whether this is an integer tensor of the circuit already, and not a float computed from one."""
         return isinstance(self.value, Node)
 
+    @property
+    def is_unencrypted(self) -> bool:
+        """Whether it is computed from inputs that the client has not encrypted yet: exactly, at no cost."""
+        return all(isinstance(root, HostInput) for root in roots(self.value))
+
     def __repr__(self) -> str:
         shape = ", ".join("batch" if n == BATCH else str(n) for n in self.shape)
         kind = f"integers {self.bounds}" if self.is_integer else str(self.dtype)
@@ -99,6 +108,13 @@ class Tensor(NDArrayOperatorsMixin):
             "asks an encrypted tensor for its values (numpy.asarray, or a function that calls it)",
             "use NumPy functions that dispatch on their arguments",
         )
+
+    # -- in place: a tensor never changes, so `y += x` makes another one
+
+    __iadd__ = NDArrayOperatorsMixin.__add__
+    __isub__ = NDArrayOperatorsMixin.__sub__
+    __imul__ = NDArrayOperatorsMixin.__mul__
+    __itruediv__ = NDArrayOperatorsMixin.__truediv__
 
     # -- NumPy's protocols
 
@@ -146,7 +162,7 @@ class Tensor(NDArrayOperatorsMixin):
     def astype(self, dtype: Any, **_: Any) -> Tensor:
         """Convert. To a float: the end of an accumulator. To an integer: the end of a float group."""
         target = np.dtype(dtype)
-        if target.kind in "iu":
+        if target.kind in "iu" and not _on_client.get():
             return self if self.is_integer else integers(call(convert, self, dtype=target))
         return call(convert, self, dtype=target)
 
@@ -203,6 +219,19 @@ def refused(what: str, fix: str) -> CompilationError:
 # -- recording
 
 
+_on_client: ContextVar[bool] = ContextVar("fhe_core_on_client", default=False)
+
+
+@contextlib.contextmanager
+def on_client() -> Iterator[None]:
+    """What is recorded in the body runs in the clear: a conversion to integers is one there, and no look-up."""
+    token = _on_client.set(True)
+    try:
+        yield
+    finally:
+        _on_client.reset(token)
+
+
 def unwrap(argument: Any) -> Any:
     """``argument`` with its tensors replaced by the recorded values that they stand for."""
     if isinstance(argument, Tensor):
@@ -232,12 +261,17 @@ def call(
         layout=layout,
     )
     results = [_sample(recorded, batch) for batch in (2, 3)]
-    if isinstance(results[0], (tuple, list)):
+    if isinstance(results[0], (tuple, list)) and not _are_maps(results[0]):
         return tuple(
             Tensor(_described(_result(recorded, i), [r[i] for r in results]))
             for i in range(len(results[0]))
         )
     return Tensor(_described(recorded, results))
+
+
+def _are_maps(result: Any) -> bool:
+    """Whether a list is one result, with a map for each sample."""
+    return all(isinstance(item, Mapping) for item in result)
 
 
 def _result(several: Call, index: int) -> Call:
@@ -327,6 +361,10 @@ def _evaluate_one(step: Call, known: dict[int, Any], batch: int) -> Any:
     return evaluate(leaf, {}, batch)
 
 
+#: Stands for bounds that nobody needs.
+_ANY_BOUND = 2**7
+
+
 def node(op: str, *inputs: Tensor, shape: Shape, **attributes: Any) -> Tensor:
     """Record one operation of the integer program. ``inputs`` are integer tensors.
 
@@ -339,7 +377,10 @@ def node(op: str, *inputs: Tensor, shape: Shape, **attributes: Any) -> Tensor:
             "leave what is computed from it out of the model",
         )
     nodes = tuple(node_of(tensor) for tensor in inputs)
-    low, high = RULES[op].interval([(n.low, n.high) for n in nodes], attributes)
+    if has_bounds():
+        low, high = RULES[op].interval([(n.low, n.high) for n in nodes], attributes)
+    else:
+        low, high = np.asarray(-_ANY_BOUND), np.asarray(_ANY_BOUND)
     return Tensor(Node(op, nodes, shape, np.asarray(low), np.asarray(high), attributes))
 
 

@@ -7,6 +7,7 @@ would otherwise compute wrong results without a word.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,11 @@ from fhe_core.program.nodes import (
 )
 from fhe_core.program.nodes import with_batch as _with_batch
 
+#: Single elements that are changed: as many as make this many values to compare, and some in any case.
 _PERTURBED_ELEMENTS = 48
+_LEAST_PERTURBED = 4
+_COMPARED = 2**20
+_MADE_UP = 3
 _SEED = 20240
 
 
@@ -111,11 +116,57 @@ def mixes(value: Call) -> CompilationError:
     )
 
 
-# -- the check by perturbation
+# -- the checks by perturbation
+
+
+def check_samples_apart(results: Sequence[Value]) -> None:
+    """Evaluate on three made-up samples, and on one of them alone: its results must be the same.
+
+    What is encrypted cannot mix samples; this is for what the client computes, a batch at a time.
+
+    Raises:
+        CompilationError: a function computes a sample's result from others too.
+    """
+    rng = np.random.default_rng(_SEED)
+    order = ordered(results, stop_at_nodes=True)
+    starts = [value for value in order if not isinstance(value, Call)]
+    if any(BATCH not in root.shape for root in starts):
+        return  # of an op that is refused already, tried out for what else is wrong
+    together = {id(root): _made_up(root, rng) for root in starts}
+    alone = {
+        id(root): np.take(together[id(root)], [1], axis=root.shape.index(BATCH)) for root in starts
+    }
+    for value in order:
+        if not isinstance(value, Call):
+            continue
+        try:
+            three, one = evaluate(value, together, _MADE_UP), evaluate(value, alone, 1)
+        except Exception:  # noqa: BLE001  # code of a pack, which may not take what is made up
+            return
+        apart = BATCH in value.shape
+        if apart:
+            second = np.take(np.asarray(three), [1], axis=value.shape.index(BATCH))
+            apart = bool(same(second, np.asarray(one), digits=3).all())
+        if not apart:
+            raise CompilationError(
+                f"{_function(value)} computes a sample's result from other samples of its batch",
+                where=value.where,
+                expected="samples that stay independent, whatever they are sent together with",
+                fix="leave the first axis out, or apply this to the results afterwards",
+            )
+
+
+def _made_up(root: Node | HostInput, rng: np.random.Generator) -> NDArray[Any]:
+    """Values for a few samples of a root."""
+    shape = tuple(_MADE_UP if n == BATCH else n for n in root.shape)
+    if isinstance(root, Node):
+        low, high = root.bounds
+        return rng.integers(low, high + 1, shape)
+    return (4 * rng.standard_normal(shape)).astype(root.dtype)
 
 
 def check_univariate(call: Call, root: Node) -> None:
-    """Change single elements of the root: only the results that come from them may move.
+    """Change single elements of the root, then half of them: only the results that come from these may move.
 
     All calls behind ``call`` are looked at, because what they do may not show any more in integers; the
     first that mixes elements, or samples of a batch, is named.
@@ -128,15 +179,13 @@ def check_univariate(call: Call, root: Node) -> None:
     low, high = (np.broadcast_to(bound, shape).reshape(-1) for bound in (root.low, root.high))
     if not low.size or BATCH not in root.shape:
         return
-    chosen = rng.choice(low.size, min(low.size, _PERTURBED_ELEMENTS), replace=False)
-    rows = len(chosen) + 1
+    changed = _changed(low.size, rng)
     base, fresh = rng.integers(low, high + 1), rng.integers(low, high + 1)
     fresh = np.where(fresh == base, np.where(fresh > low, low, high), fresh)
-    values = np.repeat(base[None], rows, axis=0)
-    values[np.arange(1, rows), chosen] = fresh[chosen]
+    values = np.where(changed[:, :-1], fresh, base)
     together = {id(root): _as_batch(values, root.shape)}
     alone = {id(root): _as_batch(values[:1], root.shape)}
-    evaluate(call, together, rows)
+    evaluate(call, together, len(values))
     evaluate(call, alone, 1)
     indices = _source_indices(call)
     for value in ordered([call], stop_at_nodes=True):
@@ -145,10 +194,25 @@ def check_univariate(call: Call, root: Node) -> None:
         if BATCH not in value.shape:
             raise mixes(value)
         flat = _by_sample(together[id(value)], value.shape)
-        sources = _by_sample(indices[id(value)], value.shape)
-        still = _same(flat[1:], flat[:1]) | (sources == chosen[:, None])
-        if not (still.all() and _same(flat[:1], _by_sample(alone[id(value)], value.shape)).all()):
+        (sources,) = _by_sample(indices[id(value)], value.shape)
+        still = same(flat, flat[:1]) | changed[:, sources]
+        if not (still.all() and same(flat[:1], _by_sample(alone[id(value)], value.shape)).all()):
             raise mixes(value)
+
+
+def _changed(size: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Which elements are changed in each row: none, then single ones, then half of them.
+
+    Single ones show which results move. A mean of a million moves with many of them alone.
+
+    Returns:
+        (rows, size + 1): the last column stands for no element.
+    """
+    count = min(size, _PERTURBED_ELEMENTS, max(_LEAST_PERTURBED, _COMPARED // size))
+    changed = np.zeros((count + 2, size + 1), dtype=bool)
+    changed[np.arange(1, count + 1), rng.choice(size, count, replace=False)] = True
+    changed[-1, :-1] = rng.random(size) < 0.5
+    return changed
 
 
 def _as_batch(rows: NDArray[Any], shape: Shape) -> NDArray[Any]:
@@ -163,9 +227,9 @@ def _by_sample(array: Any, shape: Shape) -> NDArray[Any]:
     return np.moveaxis(np.asarray(array), axis, 0).reshape(np.shape(array)[axis], -1)
 
 
-def _same(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.bool_]:
+def same(a: NDArray[Any], b: NDArray[Any], digits: int = 6) -> NDArray[np.bool_]:
     """Equal but for the last digits, which vectorized loops may compute in other ways at their ends."""
     if a.dtype.kind not in "fc":
         return np.asarray(a == b)
     size = np.abs(np.where(np.isfinite(b), b, 0)).max(initial=0)
-    return np.isclose(a, b, rtol=1e-6, atol=1e-6 * size, equal_nan=True)
+    return np.isclose(a, b, rtol=10.0**-digits, atol=10.0**-digits * size, equal_nan=True)

@@ -19,14 +19,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fhe_core.errors import CompilationError
+from fhe_core.errors import CompilationError, PlanError
+from fhe_core.program.levels import tabulated
+from fhe_core.program.narrowing import accumulator_name, narrower
 from fhe_core.program.nodes import Node, ordered
 from fhe_core.program.program import Program
-from fhe_core.program.pruning import without_constant_tables
 from fhe_core.program.rules import RULES
-from fhe_core.program.tabulation import tabulate
 
 #: The widest integer that a table look-up takes (Concrete 2.11).
 MOST_LOOKUP_BITS = 16
@@ -45,12 +44,23 @@ class Reading:
         exact: whether the rounding is exact.
         offset: added before the rounding; a scalar, or one for each channel, that broadcasts.
         shift: added too; the table's function, or the client, sees it as part of the value.
+        antiperiodic: the range is the whole period of a function that changes its sign after half of it,
+            so it takes one bit less: see ``antiperiodic``.
     """
 
     bits: int | None = None
     exact: bool = False
     offset: Any = 0
     shift: Any = 0
+    antiperiodic: bool = False
+
+    def bits_for(self, values: Range, width: int = 1) -> int:
+        """The fewest bits, ``width`` or more, that hold what is in ``values``, and what it is rounded to."""
+        bits = max(width, bits_of(*values) - self.antiperiodic)
+        if self.bits is not None and not self.antiperiodic:
+            while not _rounds_inside(values, bits, self.bits):
+                bits += 1
+        return bits
 
 
 def bits_of(low: int, high: int) -> int:
@@ -114,10 +124,18 @@ def concretize(
 
     Raises:
         CompilationError: an accumulator or a look-up is wider than any circuit can be.
+        PlanError: an accumulator is said to be antiperiodic, and is not.
     """
     recorded = [n for n in ordered(outputs) if isinstance(n, Node)]
     name_accumulators(recorded)
     readings = {id(n.inputs[0]): reading(n.inputs[0]) for n in recorded if n.op == "lookup"}
+    for node in outputs:
+        if id(node) in readings and readings[id(node)].antiperiodic:
+            raise PlanError(
+                f"the plan keeps half of the period of {node.name!r}, which is an output too",
+                where=node.where,
+                fix="set antiperiodic to false for that accumulator",
+            )
     widths = _widths(recorded, ranges, readings, {id(node) for node in outputs})
     done: dict[int, Node] = {}
     # What look-ups and outputs read: the accumulator, shifted where it has an offset.
@@ -135,12 +153,16 @@ def concretize(
         width = widths[id(node)]
         if node.op == "lookup":
             (source,) = node.inputs
+            reading_of = readings[id(source)]
             if id(source) not in read:
-                reading_of = readings[id(source)]
                 centred_source = centre(source, reading_of)
                 read[id(source)] = _rounded(centred_source, reading_of, ranges[id(source)])
-            made = without_constant_tables(
-                _tabulated(node, read[id(source)], width, readings[id(source)])
+            made = tabulated(
+                node,
+                read[id(source)],
+                width,
+                reading_of.offset,
+                antiperiodic=reading_of.antiperiodic,
             )
         else:
             made = replace(node, inputs=inputs, attributes=dict(node.attributes))
@@ -170,27 +192,40 @@ def _widths(
         # An input is encrypted without.
         leaves = id(node) in ends and id(node) not in readings and node.op != "input"
         spare = leaves and ranges[id(node)][0] >= 0
+        spare |= id(node) in readings and readings[id(node)].antiperiodic
         width[key] = max(width.get(key, 1), bits_of(*ranges[id(node)]) - spare)
     for node in fixed:
-        key = component[id(node)]
-        kept = readings[id(node)].bits if id(node) in readings else None
-        while kept is not None and not _rounds_inside(ranges[id(node)], width[key], kept):
-            width[key] += 1
+        if id(node) in readings:
+            key = component[id(node)]
+            width[key] = readings[id(node)].bits_for(ranges[id(node)], width[key])
     result = {id(node): width[component[id(node)]] for node in nodes}
-    for node in fixed:
+    # The widest first: it is what gave the others their width.
+    for node in sorted(fixed, key=lambda node: -bits_of(*ranges[id(node)])):
         kept = readings[id(node)].bits if id(node) in readings else None
         bits = result[id(node)]
         looked = min(bits, kept) if kept else bits
-        if bits > MOST_ACCUMULATOR_BITS or (id(node) in readings and looked > MOST_LOOKUP_BITS):
-            raise CompilationError(
-                f"an accumulator needs {bits} bits",
-                where=node.where,
-                expected=f"at most {MOST_ACCUMULATOR_BITS} bits, and at most {MOST_LOOKUP_BITS} "
-                "after rounding where a table look-up follows",
-                got=f"values from {ranges[id(node)][0]} to {ranges[id(node)][1]}",
-                fix="use fewer bits for the activations or weights (n_bits), or round (rounding=)",
-            )
+        if id(node) not in readings:
+            looked = 0
+        if bits > MOST_ACCUMULATOR_BITS or looked > MOST_LOOKUP_BITS:
+            raise _too_wide(node, bits, looked, ranges[id(node)])
     return result
+
+
+def _too_wide(node: Node, bits: int, looked: int, values: Range) -> CompilationError:
+    """What is said of an accumulator of ``bits`` bits, of which a look-up reads ``looked``, 0 if none does."""
+    ways = [narrower(node)]
+    if bits <= MOST_ACCUMULATOR_BITS:
+        rounding = {accumulator_name(node): MOST_LOOKUP_BITS // 2}
+        ways.insert(0, f"round it before its look-up: rounding={rounding}")
+    return CompilationError(
+        f"an accumulator needs {bits} bits",
+        where=node.where,
+        expected=f"at most {MOST_ACCUMULATOR_BITS} bits, and at most {MOST_LOOKUP_BITS} "
+        "after rounding where a table look-up follows",
+        got=f"values from {values[0]} to {values[1]} in {accumulator_name(node)!r}"
+        + (f", of which a look-up reads {looked} bits" if looked else ""),
+        fix="; or ".join(filter(None, ways)),
+    )
 
 
 def _rounds_inside(values: Range, width: int, kept: int) -> bool:
@@ -215,7 +250,7 @@ def _shifted(source: Node, offset: Any, values: Range) -> Node:
         origin=source.origin,
         name=source.name,
     )
-    node.width, node.signed = source.width, values[0] < 0
+    node.width, node.signed, node.exact = source.width, values[0] < 0, source.exact
     # One signedness for the whole accumulator: its encoding is modular either way.
     source.signed = node.signed
     return node
@@ -230,11 +265,7 @@ def _rounded(node: Node, reading: Reading, values: Range) -> Node:
     """
     if reading.bits is None or node.width <= reading.bits:
         return node
-    needed = next(
-        bits
-        for bits in range(bits_of(*values), node.width + 1)
-        if _rounds_inside(values, bits, reading.bits)
-    )
+    needed = reading.bits_for(values)
     raised = node.width - needed
     dropped = node.width - min(reading.bits, needed)
     node = _raised(node, raised)
@@ -270,43 +301,3 @@ def _raised(source: Node, bits: int) -> Node:
     )
     node.width, node.signed = source.width, source.signed
     return node
-
-
-#: Values of a rounded accumulator, of those that become one level, at which a table is evaluated.
-_CELL = 8
-
-
-def _tabulated(node: Node, source: Node, width: int, reading: Reading) -> Node:
-    """The look-up with its tables.
-
-    A level stands for as many values of the accumulator as the rounding merges. Its entry is the mean of the
-    function over them, which is closer to each than the function of the middle one is.
-    """
-    rounding = source.attributes if source.op == "round" else {"dropped": 0, "raised": 0}
-    dropped = rounding["dropped"] - rounding["raised"]
-    half = 1 << (source.width - 1)
-    first = -half if source.signed else 0
-    levels = (first + np.arange(2 * half, dtype=np.int64)) << dropped
-    size = 1 << dropped
-    step = max(1, size // _CELL)
-    cell = np.arange(step // 2 - size // 2, size - size // 2, step) if dropped else np.zeros(1, int)
-    tables, which = tabulate(node, levels, cell.astype(np.int64), reading.offset)
-    low, high = _table_bounds(tables, which)
-    made = Node(
-        "lookup",
-        (source,),
-        node.shape,
-        low,
-        high,
-        {"tables": tables, "which": which, "first": first},
-        origin=node.origin,
-        name=node.name,
-    )
-    made.width, made.signed = width, bool(low.min(initial=0) < 0)
-    return made
-
-
-def _table_bounds(
-    tables: NDArray[Any], which: NDArray[Any]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    return tables.min(axis=1)[which], tables.max(axis=1)[which]

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from fhe_core.compiler.concrete_backend.emission import sample_shape
 from fhe_core.compiler.concrete_backend.installation import concrete, said
+from fhe_core.compiler.concrete_backend.spending import spending
 from fhe_core.compiler.concrete_backend.transport import server_to_bytes
 from fhe_core.errors import ArtifactError, InputError
 from fhe_core.program.nodes import BATCH
 from fhe_core.program.program import Program
 from fhe_core.progress import Progress
-from fhe_core.quantization.module import Cost
+from fhe_core.quantization.module import Cost, Spending
 
 Array = NDArray[Any]
 
@@ -33,6 +34,11 @@ class ConcreteCircuit:
         self.cost = cost
         self.server = server
         self._keys: ClientKeys | None = None
+
+    @property
+    def spending(self) -> Spending:
+        """Where the cost lies."""
+        return spending(self.program, self.server, self.cost.complexity)
 
     @property
     def specs(self) -> bytes:

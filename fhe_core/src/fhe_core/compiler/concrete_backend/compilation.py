@@ -16,6 +16,7 @@ from fhe_core.compiler.concrete_backend.emission import (
 from fhe_core.compiler.concrete_backend.installation import concrete, said
 from fhe_core.compiler.concrete_backend.transport import clean_up_after
 from fhe_core.errors import CompilationError
+from fhe_core.program.narrowing import accumulator_name, narrower
 from fhe_core.program.program import Program
 from fhe_core.quantization.module import Cost
 
@@ -27,7 +28,6 @@ def compile_program(program: Program, p_error: float) -> ConcreteCircuit:
         CompilationError: Concrete has no parameters for it; names the widest node.
     """
     fhe = concrete()
-    _check_clear(program)
     inputs = program.inputs
     names = [f"x{i}" for i in range(len(inputs))]
     traced, marked = function(program, names, fhe)
@@ -74,35 +74,23 @@ def compile_program(program: Program, p_error: float) -> ConcreteCircuit:
     return ConcreteCircuit(program, server, cost)
 
 
-def _check_clear(program: Program) -> None:
-    """Refuse what Concrete has no operation for: arithmetic on clear values alone.
-
-    Raises:
-        CompilationError: names the node.
-    """
-    clear = {
-        id(node)
-        for node in program.inputs
-        if not node.attributes["encrypted"] and node.op == "input"
-    }
-    for node in program.nodes:
-        if node.inputs and all(id(source) in clear for source in node.inputs):
-            raise CompilationError(
-                "a clear input is transformed before it meets an encrypted one",
-                where=node.where,
-                expected="clear inputs that are added to encrypted values or subtracted from them",
-                got=f"{node.op} of clear values",
-                fix="encrypt that input too (leave out encrypted=), or make it a constant",
-            )
-
-
 def _no_parameters(program: Program, error: Exception) -> CompilationError:
+    """What is said where Concrete fails: it is the widest look-up that parameters are hardest to find for."""
     looked_up = [node.inputs[0] for node in program.lookups] or list(program.nodes)
     widest = max(looked_up, key=lambda node: node.width)
+    name, full = accumulator_name(widest), widest
+    while full.op == "round":
+        (full,) = full.inputs
+    fewer = {name: max(1, widest.width - 1)}
+    ways = [
+        f"keep fewer of its bits: rounding={fewer}",
+        narrower(widest),
+        "allow a larger p_error",
+    ]
     return CompilationError(
         f"Concrete cannot compile the circuit: {said(error)}",
         where=widest.where,
         expected="look-ups of at most 8 bits or so, and small weights",
-        got=f"a look-up of {widest.width} bits at the widest place",
-        fix="use fewer bits (n_bits), keep fewer in rounding=, or allow a larger p_error",
+        got=f"at the widest place a look-up of {widest.width} bits, of the {full.width} bits of {name!r}",
+        fix="; or ".join(filter(None, ways)),
     )

@@ -25,6 +25,11 @@ Array = NDArray[Any]
 FUNCTION = "run"
 
 
+def tag_of(number: int) -> str:
+    """What Concrete's statistics call the node of this number in its program."""
+    return f"n{number}"
+
+
 def sample_shape(node: Node) -> tuple[int, ...]:
     """The shape of one sample: Concrete's circuits take one at a time."""
     return tuple(1 if n == BATCH else n for n in node.shape)
@@ -57,13 +62,13 @@ def function(
     def traced(*arguments: Any) -> Any:
         values: dict[int, Any] = {}
         supplied = iter(arguments)
-        for node in program.nodes:
+        for number, node in enumerate(program.nodes):
             if node.op == "input":
-                made = next(supplied)
-                marked[made.computation] = _range(node)
+                made = _input(fhe, node, next(supplied), marked)
             else:
-                sources = [_source(values[id(n)], n, node, marked) for n in node.inputs]
-                made = _EMITTERS[node.op](fhe, node, sources)
+                with fhe.tag(tag_of(number)):
+                    sources = [_source(values[id(n)], n, node, marked) for n in node.inputs]
+                    made = _EMITTERS[node.op](fhe, node, sources)
                 _mark(made, sources, node, marked)
             values[id(node)] = made
         outputs = [_output(fhe, node, values[id(node)], marked) for node in program.outputs]
@@ -74,6 +79,18 @@ def function(
     scope: dict[str, Any] = {"traced": traced}
     exec(compile(source, __file__, "exec"), scope)
     return scope[FUNCTION], marked
+
+
+def _input(fhe: Any, node: Node, given: Any, marked: dict[Any, Any]) -> Any:
+    """An input of the circuit. Clear ones become ciphertexts that hide nothing: Concrete has no arithmetic for
+    clear values alone."""
+    marked[given.computation] = _range(node)
+    if node.attributes["encrypted"]:
+        return given
+    zero = fhe.zeros(sample_shape(node))
+    made = given + zero
+    marked[zero.computation] = marked[made.computation] = _range(node)
+    return made
 
 
 #: Operations that move elements: Concrete wants one type before and after.
@@ -170,16 +187,14 @@ def _emit_index(fhe: Any, node: Node, sources: Sequence[Any]) -> Any:
 
 
 def _emit_take(fhe: Any, node: Node, sources: Sequence[Any]) -> Any:
-    """Constant indices along one axis: slices where they are regular, joined where they are not."""
+    """Constant indices along one axis, however many: hundreds of joined slices compile for minutes."""
     indices, axis = node.attributes["indices"], node.attributes["axis"]
     before = (slice(None),) * axis
     length = sample_shape(node.inputs[0])[axis]
     flat = [int(i) % length for i in np.reshape(indices, -1)]
     if np.ndim(indices) == 0:
         return sources[0][(*before, flat[0])]
-    parts = [sources[0][(*before, slice(i, i + 1))] for i in flat]
-    joined = np.concatenate(tuple(parts), axis=axis) if len(parts) > 1 else parts[0]
-    return joined.reshape(sample_shape(node))
+    return sources[0][(*before, np.array(flat))].reshape(sample_shape(node))
 
 
 def _emit_round(fhe: Any, node: Node, sources: Sequence[Any]) -> Any:
