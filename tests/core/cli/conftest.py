@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 import fhe_core
+from fhe_core import QuantizedOp
 
 # The script stands beside the interpreter that has the distribution installed.
 COMMAND = Path(sys.executable).with_name("fhe-ops")
@@ -199,15 +200,10 @@ def relu(x: NDArray[Any], /) -> NDArray[Any]:
     return np.maximum(x, 0)
 
 
-class QuantizedRelu:
-    """What the registry needs of a quantized class."""
+class QuantizedRelu(QuantizedOp):
+    """A function of each element."""
 
     _impl_for_op_named = "Relu"
-    impl = None
-
-    @classmethod
-    def fusion(cls) -> str:
-        return "always"
 
 
 @pytest.fixture

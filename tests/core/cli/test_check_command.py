@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import fhe_core
+from fhe_core import QuantizedArray, QuantizedOp
 
-from .conftest import QuantizedRelu, cli, refused, relu, save_model
+from .conftest import cli, refused, relu, save_model
 
 pytestmark = pytest.mark.usefixtures("relu_pack")
 
@@ -68,12 +71,11 @@ def test_what_runs_in_float_only_is_told_with_its_place_and_pack(tmp_path: Path)
     assert "\n- abs_0 (Abs, pack <registered>): runs in float only" in before.out
 
 
-class QuantizedNeverFused(QuantizedRelu):
+class QuantizedNeverFused(QuantizedOp):
     _impl_for_op_named = "Neg"
 
-    @classmethod
-    def fusion(cls) -> str:
-        return "never"
+    def q_impl(self, x: QuantizedArray, /, **attrs: Any) -> Any:
+        return self.quantized(-x.qvalues.astype(np.float64))
 
 
 @pytest.mark.parametrize(

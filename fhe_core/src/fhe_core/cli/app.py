@@ -237,6 +237,12 @@ def new_pack(name: str, output: Path | None) -> None:
 )
 @click.option("--plan", type=_PATH, metavar="FILE", help="A plan as JSON, in place of a search.")
 @click.option("--seed", type=int, metavar="N", help="Of the search and the simulated noise.")
+@click.option(
+    "--pareto",
+    type=_PATH,
+    metavar="FILE",
+    help="Draw score over complexity of all that the search looked at: .svg, or .png by matplotlib.",
+)
 @click.option("--force", is_flag=True, help="Replace the model that is saved in the output folder.")
 def compile_(
     model: Path,
@@ -244,17 +250,26 @@ def compile_(
     output: Path,
     labels: str | None,
     plan: Path | None,
+    pareto: Path | None,
     force: bool,
     **settings: Any,
 ) -> None:
     """Compile MODEL to an encrypted circuit, and save it.
 
-    The folder holds what client and server need: neither the packs nor the ONNX file.
+    The folder holds what client and server need: neither the packs nor the ONNX file. It also holds
+    what `fhe-ops report` tells of each layer.
     """
     from fhe_core.cli.work import compile_model
 
     compile_model(
-        model, calibration, output, labels=labels, plan=plan, force=force, settings=settings
+        model,
+        calibration,
+        output,
+        labels=labels,
+        plan=plan,
+        pareto=pareto,
+        force=force,
+        settings=settings,
     )
 
 
@@ -286,3 +301,23 @@ def run(folder: Path, given: str, output: Path, fhe: str, seed: int | None) -> N
     from fhe_core.cli.work import run_model
 
     run_model(folder, given, output, fhe=fhe, settings={} if seed is None else {"seed": seed})
+
+
+@main.command()
+@click.argument("folder", metavar="DIR", type=_PATH)
+@click.option(
+    "--html", "page", type=_PATH, metavar="FILE", help="Write it as a web page, with the op-graph."
+)
+@_FORMAT
+def report(folder: Path, page: Path | None, fmt: str) -> None:
+    """Report what each layer of the compiled model in DIR costs, and why.
+
+    For each: operators, bits, table look-ups, share of the cost, the error that it adds, and what was
+    decided. Then which operators became one look-up, what the search found, and what the client
+    learns. The web page needs no network.
+
+    JSON is an object; docs/json.md has its keys.
+    """
+    from fhe_core.cli.report import print_report
+
+    print_report(folder, fmt, page)

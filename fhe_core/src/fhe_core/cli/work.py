@@ -14,6 +14,7 @@ import fhe_core
 from fhe_core.cli import text
 from fhe_core.cli.arrays import Array, positional, read_arrays, read_one, write_arrays
 from fhe_core.cli.outputs import check_file, check_folder, folder_beside
+from fhe_core.cli.report import check_picture, draw_front
 from fhe_core.errors import CalibrationError, InputError
 from fhe_core.progress import duration
 
@@ -28,6 +29,7 @@ def compile_model(
     *,
     labels: str | None,
     plan: Path | None,
+    pareto: Path | None,
     force: bool,
     settings: Mapping[str, Any],
 ) -> None:
@@ -39,6 +41,8 @@ def compile_model(
         settings: arguments of `fhe_core.compile`; those that are None are left to it.
     """
     check_folder(output, force=force)
+    if pareto is not None:
+        check_picture(pareto, {**settings, "plan": plan})
     given: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
     if plan is not None:
         given["plan"] = fhe_core.Plan.of(plan)
@@ -59,6 +63,9 @@ def compile_model(
     click.echo(f"Compiled in {duration(took)}, saved to {output}")
     for label, value in _summary(qm):
         click.echo(f"  {label:<24}{value}")
+    if pareto is not None:
+        draw_front(pareto, qm.report, model.stem)
+        click.echo(f"Drew the search to {pareto}")
 
 
 def run_model(
