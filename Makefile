@@ -44,7 +44,7 @@ demo: setup  ## classify handwritten digits under encryption, end to end
 	@$(BIN)/python docs/examples/digits/demo.py
 
 test: lint models  ## lint, then all tests with coverage
-	$(BIN)/python -m pytest --cov --cov-report=
+	$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal --cov --cov-report=
 
 lint: setup  ## formatting, style and types
 	$(BIN)/ruff format --check --quiet .

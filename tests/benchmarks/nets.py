@@ -16,6 +16,8 @@ Array = NDArray[Any]
 MODELS = ROOT / "tests" / "models"
 #: How far below the float model's score still counts as close.
 CLOSE = 0.01
+#: The peer's cost is what its front costs at our score minus this.
+HANDICAP = 0.005
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,17 @@ class Net:
         return float(1.0 - error / np.sum((self.y_test - self.y_test.mean()) ** 2))
 
 
-def cheapest_of_peer(name: str, wanted: float) -> dict[str, Any] | None:
-    """The peer's cheapest setting whose score is at least ``wanted``; None if it has none."""
+def peer_complexity(name: str, wanted: float) -> float:
+    """What the peer's Pareto front costs at a score, interpolated in the logarithm of complexity.
+
+    Below the front's cheapest end it is that end; beyond its best score, the setting that has it.
+    """
     settings = json.loads((MODELS / "peer.json").read_text(encoding="utf-8"))[name]
-    close = [row for row in settings if row.get("score", -np.inf) >= wanted]
-    return min(close, key=lambda row: float(row["complexity"]), default=None)
+    rows = sorted((float(r["complexity"]), r["score"]) for r in settings if "score" in r)
+    front: list[tuple[float, float]] = []
+    for complexity, score in rows:
+        if not front or score > front[-1][1]:
+            front.append((complexity, score))
+    scores = [score for _, score in front]
+    logarithms = [np.log(complexity) for complexity, _ in front]
+    return float(np.exp(np.interp(wanted, scores, logarithms)))

@@ -226,7 +226,7 @@ def test_a_maximum_keeps_its_bits_in_front_of_a_wide_product() -> None:
             "h = MatMul(x, a) \n m = Reshape(h, square) \n d = Det(m) \n f = Unsqueeze(d, one) \n "
             "y = MatMul(f, b)",
             {"a": normal(6, 4), "square": np.array([-1, 2, 2]), "one": np.array([1]), "b": B[:1]},
-            "no quantized form",
+            "runs in float only",
         ),
         (
             "h = MatMul(x, a) \n i = MatMul(x, c) \n p = PRelu(h, i) \n y = MatMul(p, b)",
@@ -237,7 +237,7 @@ def test_a_maximum_keeps_its_bits_in_front_of_a_wide_product() -> None:
         (
             "h = MatMul(x, a) \n w = Unsqueeze(h, two) \n y = Conv(q, w)",
             {"a": A, "q": normal(1, 6, 8), "two": np.array([2])},
-            "encrypted weights",
+            "'w' is encrypted",
         ),
     ],
 )

@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 
 import fhe_core
-from fhe_core import CompilationError
+from fhe_core import CompilationError, FheError, PlanError
 from tests.core.quantization.building import model, normal, relative_error
 
 ROWS = 200
@@ -157,6 +157,76 @@ def test_constants_made_for_a_batch_of_one_serve_any(
     expected = np.concatenate([by_runtime(proto, x=row[None]) for row in x])
     qm = fhe_core.quantize(proto, x, n_bits=4)
     assert np.allclose(qm(x), expected, atol=1e-4)
+
+
+# -- products of integers
+
+
+def whole(*shape: int, high: int = 16, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).integers(0, high, (ROWS, *shape)).astype(np.uint8)
+
+
+def integers(nodes: str, inputs: Mapping[str, Any], constants: Mapping[str, Any]) -> Any:
+    """A model of uint8 inputs."""
+    shapes = {name: ("N", *values.shape[1:]) for name, values in inputs.items()}
+    proto = model(nodes, shapes, "y", constants, opset=13)
+    for info in proto.graph.input:
+        info.type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    proto.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.INT32
+    return proto
+
+
+def test_two_encrypted_integer_matrices_are_multiplied_exactly() -> None:
+    data = {"x": whole(2, 3), "z": whole(3, 2, seed=1)}
+    zeros = {"a": np.uint8(7), "b": np.uint8(2)}
+    proto = integers("y = MatMulInteger(x, z, a, b)", data, zeros)
+    qm = fhe_core.quantize(proto, data, n_bits=4, rounding_method="exact", rounding=10)
+    assert np.array_equal(np.rint(qm(**data)), by_runtime(proto, **data))
+
+
+def test_a_zero_point_between_two_integers_of_a_factor_says_how_many_bits_it_needs() -> None:
+    data = {"x": whole(2, 3, high=256), "z": whole(3, 2, seed=1, high=256)}
+    zeros = {"a": np.uint8(7), "b": np.uint8(2)}
+    proto = integers("y = MatMulInteger(x, z, a, b)", data, zeros)
+    assert fhe_core.check(proto).ok
+    with pytest.raises(PlanError, match="a zero point lies between") as caught:
+        fhe_core.quantize(proto, data, n_bits=4)
+    assert "8 bits" in str(caught.value.fix)
+
+
+@pytest.mark.parametrize("bits", [3, 4])
+def test_padding_of_an_integer_convolution_is_its_zero_point(bits: int) -> None:
+    """Also where the zero point is none of the few integers that x is quantized to: what rounding x moves a
+    result by is half a step a tap, and at the border there is no more of it."""
+    x, w = whole(1, 3, 3), np.arange(-4, 5, dtype=np.int8).reshape(1, 1, 3, 3)
+    proto = integers(
+        "y = ConvInteger <pads = [1, 1, 1, 1]> (x, w, a)", {"x": x}, {"w": w, "a": np.uint8(7)}
+    )
+    qm = fhe_core.quantize(proto, {"x": x}, n_bits=bits, rounding=12, rounding_method="exact")
+    # onnxruntime has no ConvInteger of int8 weights on CPU: the sum is written out.
+    padded = np.pad(x.astype(np.int64) - 7, [(0, 0), (0, 0), (1, 1), (1, 1)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    expected = (windows * w[0, 0].astype(np.int64)).sum(axis=(-1, -2))
+    half_step = 0.5 * 15 / (2**bits - 1) if bits < 4 else 0.0
+    assert np.abs(qm(x) - expected).max() <= half_step * np.abs(w).sum() + 1e-4
+
+
+def test_a_constant_matrix_may_be_transposed() -> None:
+    proto = model(
+        "y = Gemm <transA = 1, transB = 1> (a, x)", {"x": (4, 3)}, "y", {"a": normal(3, 5)}
+    )
+    x = np.random.default_rng(0).integers(0, 16, (ROWS, 3)).astype(np.float32)
+    qm = fhe_core.quantize(proto, x, n_bits={"model_inputs": 4, "op_weights": 12}, rounding=16)
+    assert relative_error(qm(x[:4]), by_runtime(proto, x=x[:4])) < 1e-3
+
+
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose", "ConvInteger"])
+def test_weights_that_do_not_fit_are_refused_by_check(op: str) -> None:
+    proto = model(f"y = {op} <group = 2> (x, w)", {"x": ("N", 4, 5)}, "y", {"w": normal(3, 3, 2)})
+    (problem,) = fhe_core.check(proto).problems
+    assert "do not fit each other" in problem.reason
+    with pytest.raises(FheError, match="do not fit each other"):
+        fhe_core.NumpyModule(proto)(normal(2, 4, 5))
 
 
 # -- what cannot be

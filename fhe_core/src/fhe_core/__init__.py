@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
     from fhe_core.graph.ir import Graph, Node
     from fhe_core.graph.runner import NumpyModule
-    from fhe_core.graph.support import SupportReport, check
+    from fhe_core.graph.support import SupportReport
     from fhe_core.program import primitives
     from fhe_core.program.tensor import Tensor
     from fhe_core.quantization.array import QuantizedArray
@@ -72,7 +72,8 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "program.tensor": ("Tensor",),
     "graph.ir": ("Graph", "Node"),
     "graph.runner": ("NumpyModule",),
-    "graph.support": ("SupportReport", "check"),
+    "graph.support": ("SupportReport",),
+    "quantization.checking": ("check",),
     "quantization.array": ("QuantizedArray",),
     "quantization.op": ("QuantizedOp",),
     "quantization.plan": ("Plan",),

@@ -23,7 +23,8 @@ def by_blocks(function: _F) -> _F:
 
     @functools.wraps(function)
     def blocked(x: Any, /, **attributes: Any) -> Any:
-        if x.size <= _BLOCK:
+        # What has no elements yet, an encrypted tensor, is described in whole.
+        if not isinstance(x, np.ndarray) or x.size <= _BLOCK:
             return function(x, **attributes)
         y = np.empty(x.shape, x.dtype)
         elements, results = x.reshape(-1), y.reshape(-1)

@@ -44,10 +44,7 @@ def p_relu_6(x: Array, slope: Array, /) -> Array:
 def p_relu(x: Array, slope: Array, /) -> Array:
     """ONNX PRelu-16: slope * x for x < 0, x for x >= 0; slope broadcasts to x."""
     zero = x.dtype.type(0)
-    y = np.asarray(np.minimum(x, zero))
-    y *= slope
-    y += np.maximum(x, zero)
-    return y
+    return np.minimum(x, zero) * slope + np.maximum(x, zero)
 
 
 def thresholded_relu(x: Array, /, *, alpha: float = 1.0) -> Array:

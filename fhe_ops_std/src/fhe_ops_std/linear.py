@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from fhe_core.errors import ModelError, Where
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from ._kernels import require_fit
 from ._precision import precise, rounded
 from ._windows import Window, padded, steps_of, windows
 
@@ -83,22 +83,7 @@ def conv(
     strides: Sequence[int] | None = None,
 ) -> Array:
     """Cross-correlation of x: (N, C, ...) with w: (M, C/group, ...kernel), plus b: (M,)."""
-    if x.ndim != w.ndim or x.shape[1] != w.shape[1] * group or w.shape[0] % group:
-        raise ModelError(
-            "x, w and group do not fit each other",
-            where=Where(op="Conv"),
-            expected="x: (N, C, ...), w: (M, C/group, ...), M a multiple of group",
-            got=f"x: {x.shape}, w: {w.shape}, group {group}",
-            fix="correct the weights or the group",
-        )
-    if kernel_shape is not None and tuple(kernel_shape) != w.shape[2:]:
-        raise ModelError(
-            "kernel_shape contradicts w",
-            where=Where(op="Conv"),
-            expected=f"{w.shape[2:]}",
-            got=f"{tuple(kernel_shape)}",
-            fix="leave kernel_shape out",
-        )
+    require_fit("Conv", x.shape, w.shape, group=group, kernel_shape=kernel_shape)
     sliding = windows(
         x.shape[2:],
         w.shape[2:],

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._kernels import require_fit
 from ._precision import precise, rounded
 from ._windows import Window, windows
 
@@ -43,10 +44,9 @@ def conv_transpose(
     x: (N, C, ...), w: (C, M/group, ...kernel); pads are cut off the image. ``output_shape`` sets
     the image's spatial shape, and with it the pads.
     """
-    if x.ndim != w.ndim or x.ndim < 3 or x.shape[1] != w.shape[0] or w.shape[0] % group:
-        raise ValueError(f"x: {x.shape}, w: {w.shape} and group {group} do not fit each other")
-    if kernel_shape is not None and tuple(kernel_shape) != w.shape[2:]:
-        raise ValueError(f"kernel_shape {tuple(kernel_shape)} contradicts w: {w.shape}")
+    require_fit(
+        "ConvTranspose", x.shape, w.shape, group=group, kernel_shape=kernel_shape, transposed=True
+    )
     sliding = images(
         x.shape[2:],
         w.shape[2:],

@@ -25,6 +25,7 @@ FILES = [
     "model.json",
     "model.npz",
     "plan.json",
+    "report.json",
     "client/manifest.json",
     "client/client.json",
     "client/client.npz",
@@ -88,7 +89,7 @@ def test_a_loaded_model_is_saved_as_it_was(saved: Path, tmp_path: Path) -> None:
 def test_a_model_that_was_only_quantized_is_kept_too(tmp_path: Path) -> None:
     qm = fhe_core.quantize(cnn(), samples(1, 3, 3), n_bits=3)
     qm.save(tmp_path / "model")
-    assert sorted(contents(tmp_path / "model")) == FILES[:4]
+    assert sorted(contents(tmp_path / "model")) == FILES[:5]
     loaded = fhe_core.load(tmp_path / "model")
     np.testing.assert_array_equal(loaded(samples(1, 3, 3)), qm(samples(1, 3, 3)))
     with pytest.raises(fhe_core.CompilationError, match="not compiled"):

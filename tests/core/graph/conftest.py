@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import fhe_core
+from fhe_core import QuantizedArray, QuantizedOp
 
 DOMAIN = "tests"
 Build = Callable[..., onnx.ModelProto]
@@ -95,21 +96,38 @@ OPS = {
 }
 
 
-def _quantized(op_type: str, fusion: str) -> type:
-    return type(
-        f"Quantized{op_type}",
-        (),
-        {"_impl_for_op_named": op_type, "fusion": classmethod(lambda cls: fusion)},
-    )
+class QuantizedMix(QuantizedOp):
+    """Integer arithmetic: never part of a look-up."""
+
+    _impl_for_op_named = "Mix"
+
+    def q_impl(self, x: QuantizedArray, /, **attrs: Any) -> Any:
+        doubled = (x.qvalues - x.quantizer.zero_point) * 2
+        return self.quantized(doubled.astype(np.float64) * x.quantizer.scale)
 
 
-QUANTIZED = {"Mix": "never", "Fuse": "always", "Maybe": "conditional"}
+class QuantizedFuse(QuantizedOp):
+    """A function of each element: always part of a look-up."""
+
+    _impl_for_op_named = "Fuse"
+
+
+class QuantizedMaybe(QuantizedMix):
+    """Part of a look-up where its place in the graph allows it."""
+
+    _impl_for_op_named = "Maybe"
+
+    def can_fuse(self) -> bool:
+        return len(self._int_input_names) == 1
+
+
+QUANTIZED = (QuantizedMix, QuantizedFuse, QuantizedMaybe)
 
 
 @pytest.fixture(autouse=True)
 def _ops() -> Iterator[None]:
     impls = [(name, fn, {"domain": DOMAIN, "since_version": 1}) for name, fn in OPS.items()]
-    quantized = [(_quantized(*item), {"domain": DOMAIN}) for item in QUANTIZED.items()]
+    quantized = [(kind, {"domain": DOMAIN}) for kind in QUANTIZED]
     with fhe_core.registered(impls=impls, quantized=quantized):
         yield
 

@@ -31,10 +31,15 @@ def test_an_op_that_never_fuses_runs_encrypted_and_one_that_always_does_is_fused
     model = build("a = Fuse(x)", "b = Mix(a)", "c = Maybe(b)", "y = Fuse(c)")
     report = fhe_core.check(model)
     assert report.ok
-    assert statuses(model) == {"a": "fused", "b": "encrypted", "c": "encrypted", "y": "fused"}
+    assert statuses(model) == {
+        "a": "before encryption",
+        "b": "encrypted",
+        "c": "fused",
+        "y": "fused",
+    }
     assert {node.pack for node in report.nodes} == {"<registered>"}
-    assert report.nodes[0] == fhe_core.graph.NodeSupport(
-        "a", "Fuse", "tests", 1, "fused", "<registered>", quantized=True
+    assert report.nodes[3] == fhe_core.graph.NodeSupport(
+        "y", "Fuse", "tests", 1, "fused", "<registered>", quantized=True
     )
 
 
@@ -75,19 +80,35 @@ def test_constants_and_dead_nodes_are_no_problem(build: Any) -> None:
     assert found["d"] == "unused"
 
 
-def test_a_model_in_which_nothing_runs_encrypted_is_a_problem(build: Any) -> None:
-    model = build("k = Double(w)", outputs=["k"], constants={"w": np.ones(2)})
+def test_an_output_that_does_not_depend_on_the_inputs_is_a_problem(build: Any) -> None:
+    nodes = ["k = Double(w)", "y = Mix(x)"]
+    model = build(*nodes, outputs=["k", "y"], constants={"w": np.ones(2)})
     (problem,) = fhe_core.check(model).problems
-    assert "no part of the model runs encrypted" in problem.reason
+    assert "the output 'k' is constant" in problem.reason
 
 
 def test_outer_names_that_a_body_reads_count_as_inputs(
     build: Any, node: Any, subgraph: Any
 ) -> None:
+    """So that the node is no constant, and what runs on encrypted data cannot be a subgraph."""
     body = subgraph("s = Plus(t, a)", inputs=("t",), outputs=("s",))
     model = build("a = Mix(x)", node("y = Repeat(w)", body=body, times=1),
                   constants={"w": np.ones((1, 2), np.float32)})  # fmt: skip
-    assert statuses(model) == {"a": "encrypted", "y": "after decryption"}
+    assert statuses(model) == {"a": "encrypted", "y": "unsupported"}
+    (problem,) = fhe_core.check(model).problems
+    assert "subgraph" in problem.reason
+
+
+def test_equal_nodes_are_merged(build: Any) -> None:
+    model = build("a = Mix(x)", "b = Mix(x)", "c = Mix(a)", "y = Maybe(b)", outputs=["c", "y"])
+    assert statuses(model) == {"a": "encrypted", "b": "merged", "c": "encrypted", "y": "fused"}
+
+
+def test_what_the_client_computes_on_an_input_runs_before_encryption(build: Any) -> None:
+    assert statuses(build("a = Fuse(x)", "y = Mix(a)")) == {
+        "a": "before encryption",
+        "y": "encrypted",
+    }
 
 
 # --- problems
@@ -155,10 +176,11 @@ def test_what_is_no_model_is_an_error(tmp_path: Path) -> None:
     ("spec", "reason"),
     [
         ((TensorProto.STRING, ["N", 2]), "must be numeric"),
-        ((TensorProto.BOOL, ["N", 2]), "must be numeric"),
         ((TensorProto.BFLOAT16, ["N", 2]), "of a type of NumPy's own"),
         ((TensorProto.FLOAT, []), "must have a batch dimension"),
         ((TensorProto.FLOAT, None), "must have a batch dimension"),
+        ((TensorProto.FLOAT, ["N", 2, "L"]), "must have fixed dimensions"),
+        ((TensorProto.FLOAT, ["N", None]), "must have fixed dimensions"),
     ],
 )
 def test_an_input_that_cannot_be_encrypted_is_a_problem(spec: Any, reason: str, build: Any) -> None:
@@ -213,20 +235,29 @@ def chain(op: str) -> list[str]:
     ("nodes", "problems"),
     [
         ([f"t{i + 1} = {('Mix', 'Fuse', 'Mystery')[i % 3]}(t{i})" for i in range(2000)], 666),
+        ([f"t{i + 1} = {('Mix', 'Fuse', 'Maybe')[i % 3]}(t{i})" for i in range(2000)], 0),
+        ([f"t{i + 1} = {('Double', 'Mix')[i % 2]}(t{i})" for i in range(2000)], 1000),
         (chain("Fuse")[::-1], 1999),
         ([f"t{i + 1} = Plus(t{i}, t2000)" for i in range(2000)], 2000),
         ([f"t{i + 1} = Plus(t{i}, gone{i})" for i in range(2000)], 2000),
     ],
-    ids=["unsupported", "unsorted", "cyclic", "names that nothing produces"],
+    ids=[
+        "unsupported",
+        "supported",
+        "float only",
+        "unsorted",
+        "cyclic",
+        "names that nothing produces",
+    ],
 )
 def test_two_thousand_nodes_are_checked_in_under_a_second(
     nodes: list[str], problems: int, build: Any
 ) -> None:
     model = build(*nodes, inputs={"t0": ["N", 2]}, outputs=["t2000"])
-    start = time.perf_counter()
+    start = time.process_time()
     report = fhe_core.check(model)
     str(report)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert len(report.problems) == problems
 
 
@@ -236,9 +267,9 @@ def test_two_thousand_unknown_operators_are_told_in_under_a_second(build: Any, n
         node(f"t{i + 1} = {('Relu', 'Mystery')[i % 2]}{i}(t{i})", domain="") for i in range(2000)
     ]
     model = build(*nodes, inputs={"t0": ["N", 2]}, outputs=["t2000"])
-    start = time.perf_counter()
+    start = time.process_time()
     problems = {problem.op: problem.reason for problem in fhe_core.check(model).problems}
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     for i, entry in enumerate(nodes):
         assert "ONNX has no such operator" in problems[entry.op_type]
         assert ("perhaps 'Relu'" in problems[entry.op_type]) == (i % 2 == 0)

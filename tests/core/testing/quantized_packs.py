@@ -215,7 +215,8 @@ def complex_share(x: Any, /) -> Any:
 
 # By the name of the check that must fail.
 WRONG: dict[str, list[tuple[Any, type[QuantizedOp]]]] = {
-    "accuracy": [(total, BiasedAtFour)],
+    # One that mixes samples is refused when it is quantized, before any check of batches.
+    "accuracy": [(total, BiasedAtFour), (standing, MixesSamples)],
     "accuracy-grows": [(total, CoarserWithMoreBits)],
     "adversarial": [(total, NeedsZero)],
     "integers": [(ramp, FloatsAsIntegers)],
@@ -227,6 +228,5 @@ WRONG: dict[str, list[tuple[Any, type[QuantizedOp]]]] = {
     ],
     "shapes": [(total, KeepsDimensions)],
     "determinism": [(total, DrawsItsScale)],
-    "batch": [(standing, MixesSamples)],
     "save-load": [(complex_share, QuantizedShare)],
 }

@@ -32,11 +32,13 @@ from fhe_core.compiler.folder import (
     read_folder,
     write_folder,
 )
+from fhe_core.compiler.report import reading as report
 from fhe_core.errors import ArtifactError, InputError
 from fhe_core.graph.inputs import gather
 from fhe_core.graph.ir import ValueInfo
 from fhe_core.program.host import HostProgram
 from fhe_core.program.nodes import BATCH
+from fhe_core.program.savings.saving import Saving
 from fhe_core.program.storage import (
     Arrays,
     host_from_document,
@@ -69,6 +71,7 @@ def save(module: QuantizedModule, path: str | os.PathLike[str]) -> None:
         "model.json": json.dumps(document).encode(),
         "model.npz": arrays_to_bytes(arrays),
         "plan.json": module.plan.to_json().encode(),
+        report.FILE: report.to_bytes(module.report),
     }
     if module.circuit is not None:
         model = _identity(files["model.json"], files["model.npz"], module.circuit.specs)
@@ -101,6 +104,7 @@ def _interface(module: QuantizedModule, arrays: Arrays) -> dict[str, Any]:
                 "dtype": info.dtype.name if info.dtype is not None else None,
                 "shape": list(info.shape) if info.shape is not None else None,
                 "range": list(module.input_ranges.get(info.name, ())) or None,
+                "missing": info.name in module.missing,
             }
             for info in module.input_infos
         ],
@@ -157,6 +161,7 @@ class _Interface:
             for row in document["inputs"]
             if row["range"]
         }
+        self.missing = frozenset(row["name"] for row in document["inputs"] if row["missing"])
         self.output_names = tuple(document["output_names"])
         self.encoder: HostProgram = host_from_document(document["encoder"], arrays)
         self.decoder: HostProgram = host_from_document(document["decoder"], arrays)
@@ -202,13 +207,15 @@ def load(path: str | os.PathLike[str]) -> QuantizedModule:
             program=program,
             decoder=interface.decoder,
             plan=Plan.from_json(files["plan.json"]),
-            fusion=[
-                FusionRow(**{**row, "group": tuple(row["group"])}) for row in document["fusion"]
-            ],
+            fusion=list(map(_fusion_row, document["fusion"])),
             input_ranges=interface.ranges,
+            missing=interface.missing,
             packs=manifest.get("packs", {}),
             passes=manifest.get("passes", ()),
         )
+        module._report = report.from_files(files, str(folder))
+        module.savings = tuple(Saving(**row) for row in module._report["savings"])
+        module.notices = tuple(module._report["notices"])
         if document["cost"] is not None:
             module.circuit = LoadedCircuit(
                 program,
@@ -219,6 +226,11 @@ def load(path: str | os.PathLike[str]) -> QuantizedModule:
     return module
 
 
+def _fusion_row(row: Mapping[str, Any]) -> FusionRow:
+    groups = {key: tuple(row[key]) for key in ("group", "lookups")}
+    return FusionRow(**{**row, **groups})
+
+
 class LoadedCircuit:
     """A saved circuit: Concrete is imported, and the archive opened, when something is executed."""
 
@@ -226,6 +238,8 @@ class LoadedCircuit:
         self.program = program
         self.cost = cost
         self.specs = specs
+        #: Known to the report that was saved with it.
+        self.spending = None
         self._archive = archive
         self._circuit: backend.ConcreteCircuit | None = None
 
@@ -342,6 +356,7 @@ class Client:
             interface.encoder,
             [name for name, _ in interface.encrypted],
             gather(interface.infos, arrays, named),
+            missing=interface.missing,
             out_of_range=out_of_range,
         )
         count = len(next(iter(integers.values())))

@@ -8,9 +8,9 @@ from typing import Any
 from fhe_core.compiler.concrete_backend import compile_program, concrete
 from fhe_core.compiler.scoring import Score, checked_labels, checked_tolerance
 from fhe_core.compiler.search import search
-from fhe_core.errors import PlanError
+from fhe_core.errors import CompilationError, PlanError
 from fhe_core.progress import Progress, progress_of
-from fhe_core.quantization.module import Cost, QuantizedModule
+from fhe_core.quantization.module import Cost, Outcome, QuantizedModule
 from fhe_core.quantization.plan import Plan
 from fhe_core.quantization.planning import Settings
 from fhe_core.quantization.post_training import check_p_error, exactness
@@ -36,6 +36,7 @@ def compile(
     ranges: str = "mse",
     weight_scheme: str = "symmetric",
     weight_granularity: str = "per-channel",
+    savings: str = "all",
     seed: int = 0,
     registry: Any = None,
     progress: bool | Progress | None = None,
@@ -63,6 +64,8 @@ def compile(
         ranges: of activations, unless searched: ``minmax``, ``percentile`` or ``mse``.
         weight_scheme: ``symmetric`` or ``affine``.
         weight_granularity: ``per-channel`` or ``per-tensor``.
+        savings: ``all``: look-ups that do nothing on the calibration data are left out. ``exact``: those that
+            do nothing for any input. ``none``.
         seed: of every random choice.
         registry: where ops come from; the installed packs by default.
         progress: True for progress bars on a terminal.
@@ -87,6 +90,7 @@ def compile(
         "overflow": overflow,
         "weight_scheme": weight_scheme,
         "weight_granularity": weight_granularity,
+        "savings": savings,
         "p_error": check_p_error(p_error),
     }
     base = Settings.of(
@@ -108,6 +112,9 @@ def compile(
     concrete()
     if given is not None:
         module = session.rebuild(given)
+    elif auto and (settled := _settled(session, base)) is not None:
+        checked_labels(labels, len(next(iter(session.data.values()))))
+        module = settled
     elif auto:
         found = search(
             session,
@@ -121,11 +128,24 @@ def compile(
         )
         module = found.module
         module.search = found.candidates
+        allowed = checked_tolerance(tolerance, labels)
+        module.outcome = Outcome(found.float_score, found.best.score, allowed)
     else:
         module = session.build(base)
     with shown.stage("compiling the circuit"):
         module.circuit = compile_program(module.program, module.p_error)
     return module
+
+
+def _settled(session: Session, base: Settings) -> QuantizedModule | None:
+    """The model's one circuit, where its operators leave nothing to choose: all of it is exact."""
+    if session.client_side == "minimal":
+        return None
+    try:
+        module = session.build(base)
+    except CompilationError:
+        return None  # Of these widths: a search may find others.
+    return None if module.plan.leaves_a_choice else module
 
 
 def _cost(module: QuantizedModule) -> Cost:

@@ -53,6 +53,27 @@ def default_score(outputs: Any, labels: Array | None) -> Score:
     return accuracy if many or array.dtype.kind != "f" else r_squared
 
 
+def excess(outputs: Any, reference: Any, labels: Array, score: Score) -> float:
+    """What the score by labels is expected to lose against the float model's, where that never saw them.
+
+    A float model is surer of the samples that it was trained on than of any others, so that there each change
+    of its outputs looks like a loss. What can be expected elsewhere follows from the change itself. R²: its
+    mean square, as a share of the labels' variance, if it has nothing to do with the model's errors. Accuracy:
+    where two nearly equal models differ, either may be right; half of such samples is taken for lost.
+
+    Args:
+        outputs, reference: the candidate's and the float model's.
+        score: ``accuracy`` or ``r_squared``.
+    """
+    if score is accuracy:
+        return float(np.mean(_classes(first(outputs)) != _classes(first(reference)))) / 2
+    found, wanted = (
+        first(x).reshape(len(labels), -1).astype(np.float64) for x in (outputs, reference)
+    )
+    spread = float(((labels - labels.mean(axis=0)) ** 2).mean())
+    return float(((found - wanted) ** 2).mean()) / spread if spread > 0 else float("inf")
+
+
 def checked_labels(labels: Any, samples: int) -> Array | None:
     """``labels`` as an array.
 

@@ -4,13 +4,13 @@ Data flows through the files in this order: ``loading`` (a file to a checked ``M
 is wrong with it is found in ``validity`` and ``names``), ``reading`` (to the plain dataclasses of
 ``ir``, with ``tensors``, and ``functions`` replaced by their bodies, in which ``scopes`` tells what
 a name means), ``steps`` (each node with what implements it), ``folding``, ``schedule`` (slots and
-releases), ``runner``. ``support``, ``passes`` and ``simplify`` stand beside.
+releases), ``runner``. ``passes`` and ``simplify`` stand beside, and ``support``, what ``check`` reports.
 """
 
 from fhe_core.graph.model import Graph, Node, ValueInfo, load_model, read_graph
 from fhe_core.graph.runner import NumpyModule
 from fhe_core.graph.simplify import simplify
-from fhe_core.graph.support import NodeSupport, Problem, SupportReport, check
+from fhe_core.graph.support import NodeSupport, Problem, SupportReport
 
 __all__ = [
     "Graph",
@@ -20,7 +20,6 @@ __all__ = [
     "Problem",
     "SupportReport",
     "ValueInfo",
-    "check",
     "load_model",
     "read_graph",
     "simplify",

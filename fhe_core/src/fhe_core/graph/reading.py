@@ -37,10 +37,10 @@ def read_graph(model: onnx.ModelProto, registry: Resolver | None = None) -> Grap
     """
     for info in model.graph.input:
         kind = info.type.WhichOneof("value")
-        if kind != "tensor_type":
+        if kind not in ("tensor_type", "map_type"):
             raise ModelError(
                 f"graph input {info.name!r} is not a tensor",
-                expected="a tensor",
+                expected="a tensor, or a map",
                 got=kind.removesuffix("_type").replace("_", " "),
                 fix="export the model with tensor inputs",
             )

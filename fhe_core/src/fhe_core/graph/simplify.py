@@ -104,7 +104,7 @@ def _equal_constants(constants: Mapping[str, Any]) -> dict[str, str]:
     renamed = {}
     for name, value in constants.items():
         if isinstance(value, np.ndarray) and value.size <= _COMPARED_ELEMENTS:
-            twin = first.setdefault(_frozen(value), name)
+            twin = first.setdefault(frozen(value), name)
             if twin != name:
                 renamed[name] = twin
     return renamed
@@ -113,7 +113,7 @@ def _equal_constants(constants: Mapping[str, Any]) -> dict[str, str]:
 def _key(node: Node) -> Hashable | None:
     """What nodes that compute the same have in common; None for those that are never merged."""
     try:
-        attributes = frozenset((name, _frozen(value)) for name, value in node.attributes.items())
+        attributes = frozenset((name, frozen(value)) for name, value in node.attributes.items())
     except TypeError:
         return None
     # How many outputs there are can decide what they are: Split.
@@ -121,13 +121,18 @@ def _key(node: Node) -> Hashable | None:
     return called, node.inputs, attributes
 
 
-def _frozen(value: Any) -> Hashable:
+def frozen(value: Any) -> Hashable:
+    """What attributes, or arrays, of equal type and content have in common.
+
+    Raises:
+        TypeError: a subgraph has no such key.
+    """
     if isinstance(value, Graph):
         raise TypeError("a subgraph has no key")
     if isinstance(value, np.ndarray):
         content = tuple(value.ravel()) if value.dtype == object else value.tobytes()
         return value.dtype, value.shape, content
     if isinstance(value, tuple):
-        return tuple(map(_frozen, value))
+        return tuple(map(frozen, value))
     # Not the float itself: 0.0 == -0.0, and a NaN is unequal to itself.
     return type(value), value.hex() if isinstance(value, float) else value

@@ -9,7 +9,14 @@ from typing import Any, Protocol
 
 from fhe_core.errors import FheError, ModelError, PackError, UnsupportedOpError, Where
 from fhe_core.graph.ir import Graph, Node
-from fhe_core.registry import GraphPass, NodeView, OpSignature, OpSpec
+from fhe_core.registry import (
+    GraphAlternative,
+    GraphPass,
+    GraphReduction,
+    NodeView,
+    OpSignature,
+    OpSpec,
+)
 from fhe_core.registry.registrar import Slot
 from fhe_core.registry.signature import REQUIRED
 
@@ -25,6 +32,12 @@ class Resolver(Protocol):
 
     def passes(self) -> tuple[GraphPass, ...]:
         """The packs' graph passes, in the order in which they run."""
+
+    def reductions(self) -> tuple[GraphReduction, ...]:
+        """The packs' reductions, in the order in which they are tried."""
+
+    def alternatives(self) -> tuple[GraphAlternative, ...]:
+        """The packs' alternatives, in the order in which they are tried."""
 
 
 @dataclass(frozen=True, eq=False)

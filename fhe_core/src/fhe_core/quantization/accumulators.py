@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fhe_core.program.antiperiodic import Triangle, triangles
 from fhe_core.program.nodes import BATCH, Node
 from fhe_core.program.program import Program
 from fhe_core.program.rules import RULES
 from fhe_core.program.widths import Range, bits_of, name_accumulators
+from fhe_core.quantization.periods import SPARE, Period
 from fhe_core.quantization.placement import PlacedOp, Placement
-from fhe_core.quantization.plan import Plan
+from fhe_core.quantization.plan import AccumulatorPlan, Plan
 from fhe_core.quantization.planning import (
     Settings,
     channel_factors,
@@ -40,15 +42,20 @@ class Accumulators:
     Attributes:
         values: of each node by ``id``, on a batch.
         widths: by ONNX node, the width that its weights were fitted to.
+        halved: of these, those whose look-up needs half a table, and so one bit less.
     """
 
     placement: Placement
     settings: Settings
     values: Mapping[int, Array]
     widths: dict[str, int] = field(default_factory=dict)
+    halved: dict[str, bool] = field(default_factory=dict)
 
-    def kept(self, node: Node) -> int:
-        """Bits that the rounding before a look-up keeps."""
+    def kept(self, node: Node) -> int | None:
+        """Bits that the rounding before a look-up keeps; None where there is none."""
+        return None if node.exact else self._rounded_to(node)
+
+    def _rounded_to(self, node: Node) -> int:
         settings = self.settings
         keys = [node.name, node.name.split("#")[0]]
         if node.origin and node.origin.where.node:
@@ -66,21 +73,20 @@ class Accumulators:
             return False
         changed = False
         looked_up = name_accumulators(Program.of(recorded.integers).nodes)
+        triangular = self._triangular(recorded)
         for placed in self.placement.ops:
             found = _weighted(placed, looked_up.values())
             if found is None:
                 continue
             node, channels = found
             weight = plan.weights[placed.op.weight_name(channels.index)]
-            low, high = self._channel_range(node, channels.output_axis)
-            spare = 0.0 if settings.overflow == "guaranteed" else settings.headroom
-            kept = self.kept(node)
-            width = self.widths.setdefault(
-                placed.node.name, channel_width(low, high, kept=kept, headroom=spare)
-            )
-            if width <= kept:
+            period = None
+            if id(node) in triangular and not weight.trained:
+                axis = channels.output_axis % len(node.shape)
+                period = Period.of(*triangular[id(node)], axis)
+            factors = self._factors(placed.node.name, node, channels.output_axis, period)
+            if factors is None:
                 continue
-            factors = channel_factors(low, high, width=width, kept=kept, headroom=spare)
             if weight.trained:
                 # Whole multiples of a grid: the weights stay what they are.
                 factors = np.maximum(np.floor(factors), 1.0)
@@ -93,10 +99,88 @@ class Accumulators:
             changed = True
         return changed
 
+    def _factors(
+        self, name: str, node: Node, axis: int, period: Period | None
+    ) -> NDArray[np.float64] | None:
+        """How much larger each channel of an accumulator may become; None where it is narrow enough as it is.
+
+        Args:
+            name: of the ONNX node, whose width is decided when it is first asked for.
+            period: of its look-up's triangles, if it may use the padding bit.
+        """
+        low, high = self._channel_range(node, axis)
+        kept = self._rounded_to(node)
+        spare = 0.0 if self.settings.overflow == "guaranteed" else self.settings.headroom
+        if name not in self.halved:
+            half = period and period.width(low, high, kept, exact=self.settings.exact)
+            self.halved[name] = bool(half and period and period.is_finer(low, high, spare))
+            whole = channel_width(low, high, kept=kept, headroom=spare)
+            self.widths[name] = half if half and self.halved[name] else whole
+        width = self.widths[name]
+        if self.halved[name]:
+            return period.factors(low, high, width) if period else None
+        if width <= kept:
+            return None
+        return channel_factors(low, high, width=width, kept=kept, headroom=spare)
+
+    def _triangular(self, recorded: Recorded) -> dict[int, tuple[Node, Triangle]]:
+        """Accumulators whose look-up may need half a table only."""
+        if self.settings.overflow == "guaranteed" or self.settings.savings == "none":
+            return {}  # what is guaranteed to stay in its width needs no period to come back into
+        return triangles(Program.of(recorded.integers).nodes, recorded.integers)
+
+    def planned(self, recorded: Recorded) -> dict[str, tuple[Node, AccumulatorPlan]]:
+        """What is planned for each accumulator that a look-up reads, by name."""
+        settings = self.settings
+        nodes = Program.of(recorded.integers).nodes
+        triangular = self._triangular(recorded)
+        found: dict[str, tuple[Node, AccumulatorPlan]] = {}
+        for name, node in name_accumulators(nodes).items():
+            kept = self.kept(node)
+            entry = self._halved(node, triangular)
+            if entry is None:
+                offset = self.offset(node)
+                moved = np.any(offset)
+                values = self.offset_range(node, offset) if moved else self.ranges([node])[id(node)]
+                entry = AccumulatorPlan(
+                    *values, kept, settings.exact, offset, headroom=settings.headroom
+                )
+            found[name] = node, entry
+        return found
+
+    def _halved(
+        self, node: Node, triangular: Mapping[int, tuple[Node, Triangle]]
+    ) -> AccumulatorPlan | None:
+        """The plan of an accumulator whose look-up needs half a table; None for others."""
+        for placed in self.placement.ops:
+            found = _weighted(placed, [node]) if self.halved.get(placed.node.name) else None
+            if found is None or id(node) not in triangular:
+                continue
+            axis = found[1].output_axis % len(node.shape)
+            period = Period.of(*triangular[id(node)], axis)
+            width, kept = self.widths[placed.node.name], self._rounded_to(node)
+            if period is None or not period.fits(width, kept):
+                return None
+            offset = -period.centre.reshape(
+                [-1 if i == axis else 1 for i in range(len(node.shape))]
+            )
+            return AccumulatorPlan(
+                -(2**width),
+                2**width - 1,
+                kept,
+                self.settings.exact,
+                offset,
+                headroom=min(SPARE, self.settings.headroom),
+                antiperiodic=True,
+            )
+        return None
+
     def ranges(self, nodes: Iterable[Node]) -> dict[int, Range]:
         """The range that each node is planned for, by ``id``, without offsets."""
         return {
-            id(node): planned_range(
+            id(node): node.bounds
+            if node.exact
+            else planned_range(
                 node.op,
                 (float(self.values[id(node)].min()), float(self.values[id(node)].max())),
                 node.bounds,
@@ -116,7 +200,7 @@ class Accumulators:
                 continue
             axis = found[1].output_axis % len(node.shape)
             low, high = self._channel_range(node, axis)
-            kept = self.kept(node)
+            kept = self._rounded_to(node)
             offsets = channel_offsets(low, high, width=self.widths[placed.node.name], kept=kept)
             return offsets.reshape([-1 if i == axis else 1 for i in range(len(node.shape))])
         if node.op in RULES:
@@ -133,7 +217,7 @@ class Accumulators:
         """
         array, settings = self.values[id(node)], self.settings
         axis = node.shape.index(BATCH)
-        if settings.overflow == "guaranteed":
+        if node.exact or settings.overflow == "guaranteed":
             low, high = node.low, node.high
         else:
             low, high = array.min(axis=axis, keepdims=True), array.max(axis=axis, keepdims=True)
@@ -148,7 +232,7 @@ class Accumulators:
         settings = self.settings
         shifted = self.values[id(node)] + offset
         bounds = int((node.low + offset).min()), int((node.high + offset).max())
-        if settings.overflow == "guaranteed":
+        if node.exact or settings.overflow == "guaranteed":
             return bounds
         # Half of the span's headroom on either side, as the offsets leave it.
         spare = settings.headroom / 2
@@ -163,7 +247,7 @@ class Accumulators:
         # Rounding the weights moved some channels a little beyond what they were scaled to. They give up
         # some headroom for it: one more bit would leave half of everybody's levels unused.
         floor = -(2 ** (width - 1))
-        ceiling = floor + int(usable_span(width, self.kept(node)))
+        ceiling = floor + int(usable_span(width, self._rounded_to(node)))
         half = wider / 2
         if (low - half).min() >= floor and (high + half).max() <= ceiling:
             least, most = max(least, floor), min(most, ceiling)

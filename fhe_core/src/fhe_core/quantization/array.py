@@ -82,16 +82,23 @@ class QuantizedArray:
         return self._qvalues is not None
 
     @property
+    def is_planned(self) -> bool:
+        """Whether anything has asked for the integers, or for what real values they stand for."""
+        return self.is_quantized or self._quantizer is not None
+
+    @property
     def shape(self) -> tuple[int, ...]:
         given = self._values if self._values is not None else self._qvalues
         shape: tuple[int, ...] = given.shape  # type: ignore[union-attr]
         return shape
 
     def quant(self) -> Any:
-        return self.quantizer.quant(self._values)
+        """The integers, computed from the real values."""
+        return self.quantizer.quant(self.values)
 
     def dequant(self) -> Any:
-        return self.quantizer.dequant(self._qvalues)
+        """The real values (float64) that the integers stand for."""
+        return self.quantizer.dequant(self.qvalues)
 
     def __repr__(self) -> str:
         return f"QuantizedArray({self.n_bits} bits, {self.shape})"

@@ -17,6 +17,7 @@ from fhe_core.errors import CalibrationError, InputError
 from fhe_core.graph.inputs import gather, prepare_one
 from fhe_core.graph.ir import Graph, ValueInfo
 from fhe_core.graph.runner import NumpyModule
+from fhe_core.graph.tensors import kind
 from fhe_core.quantization.quantizers import QuantizationStats
 
 Array = NDArray[Any]
@@ -105,15 +106,25 @@ def _checked(info: ValueInfo, value: Any) -> Array:
             got=f"shape {array.shape}",
             fix="give at least one sample",
         )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        first = int(np.argwhere(~np.isfinite(array))[0][0])
-        raise CalibrationError(
-            f"the calibration data for {info.name!r} holds NaN or infinity",
-            expected="finite numbers",
-            got=f"sample {first} and {int((~np.isfinite(array)).sum()) - 1} more values",
-            fix="remove or impute those samples",
-        )
+    if array.dtype.kind == "f" and np.isinf(array).any():
+        raise not_finite(info.name, array)
     return array
+
+
+def missing_values(data: Mapping[str, Array]) -> list[str]:
+    """The inputs whose data holds NaN."""
+    return [name for name, array in data.items() if np.isnan(array).any()]
+
+
+def not_finite(name: str, array: Array) -> CalibrationError:
+    """The error for NaN or infinity in the data for an input."""
+    first = int(np.argwhere(~np.isfinite(array))[0][0])
+    return CalibrationError(
+        f"the calibration data for {name!r} holds NaN or infinity",
+        expected="finite numbers, or NaN that the model replaces before anything is encrypted",
+        got=f"sample {first} and {int((~np.isfinite(array)).sum()) - 1} more values",
+        fix="remove or impute those samples",
+    )
 
 
 def _free_batch(info: ValueInfo) -> ValueInfo:
@@ -177,6 +188,11 @@ class TensorStats:
         return self.dtype is not None and self.dtype.kind in "iu"
 
     @property
+    def is_truth(self) -> bool:
+        """Whether it consists of truth values in the float model."""
+        return self.dtype is not None and self.dtype.kind == "b"
+
+    @property
     def range(self) -> QuantizationStats:
         return QuantizationStats(self.minimum, self.maximum)
 
@@ -203,7 +219,8 @@ def calibrate(
         advance: told the number of samples of each finished batch.
 
     Raises:
-        CalibrationError: a tensor of the float model is NaN or infinite on this data.
+        CalibrationError: a tensor of the float model is NaN or infinite on this data. Inputs may be NaN
+            where the model replaces them: of these the known values count.
     """
     fetch = list(dict.fromkeys(names))
     rng = np.random.default_rng(seed)
@@ -212,9 +229,20 @@ def calibrate(
     for feeds in batches(net.graph, data):
         size = len(next(iter(feeds.values())))
         for name, array in net.run(feeds, fetch=fetch).items():
-            if array.dtype.kind not in "fiub":
-                continue
+            if not isinstance(array, np.ndarray) or kind(array.dtype) not in "fiub":
+                continue  # text, sequences and maps have no range
+            if array.dtype.kind == "V":
+                array = array.astype(
+                    np.float32
+                )  # of a narrow type, which NumPy does not compute with
             if array.dtype.kind == "f" and not np.isfinite(array).all():
+                missing = missing_values(data)
+                if name in missing:
+                    known = array[~np.isnan(array)]
+                    running.setdefault(name, _Running()).add(known, size / count, rng)
+                    continue
+                if missing:
+                    raise not_finite(missing[0], data[missing[0]])
                 raise CalibrationError(
                     f"the float model computes NaN or infinity in {name!r} on the calibration data",
                     expected="finite values",

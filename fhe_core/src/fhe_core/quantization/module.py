@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from fhe_core.program.interpreter import Interpreter, Noise
 from fhe_core.program.program import Program
 from fhe_core.progress import Progress, progress_of
 from fhe_core.quantization.plan import Plan
+
+if TYPE_CHECKING:
+    from fhe_core.quantization.evidence import Evidence
 
 Array = NDArray[Any]
 
@@ -42,6 +45,37 @@ class Cost:
     global_p_error: float
 
 
+@dataclass(frozen=True)
+class Spending:
+    """Where a circuit's cost lies.
+
+    Attributes:
+        complexity: by the number of a node in its program; they add up to the circuit's.
+        lookups: programmable bootstraps, likewise.
+        sizes: bytes of the evaluation keys (``bootstrap_keys``, ``key_switch_keys``, not compressed), and of
+            the encrypted ``inputs`` and ``outputs`` of one inference.
+    """
+
+    complexity: Mapping[int, float]
+    lookups: Mapping[int, int]
+    sizes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a search for widths ended with, on the calibration data that it scored.
+
+    Attributes:
+        float_score: the float model's.
+        score: of what was found.
+        tolerance: how much may be lost.
+    """
+
+    float_score: float
+    score: float
+    tolerance: float
+
+
 class Circuit(Protocol):
     """What a compiler hands to a ``QuantizedModule``: the same program, encrypted."""
 
@@ -50,6 +84,11 @@ class Circuit(Protocol):
 
     @property
     def cost(self) -> Cost: ...
+
+    @property
+    def spending(self) -> Spending | None:
+        """Where the cost lies, if that is known."""
+        ...
 
     @property
     def specs(self) -> bytes:
@@ -69,6 +108,7 @@ class FusionRow:
         mode: ``float`` (part of a look-up), ``mixed`` (works on integers), ``client`` (before encryption
             or after decryption).
         group: the integer tensors that its inputs are computed from.
+        lookups: the accumulators whose look-ups it is part of; empty where it takes none of its own.
     """
 
     node: str
@@ -76,6 +116,7 @@ class FusionRow:
     pack: str | None
     mode: str
     group: tuple[str, ...]
+    lookups: tuple[str, ...] = ()
 
 
 class QuantizedModule:
@@ -86,12 +127,20 @@ class QuantizedModule:
         output_names: the model's outputs.
         encoder: from the model's inputs to the program's integers; runs on the client.
         program: the integers in between.
+        whole: the same before savings left something out: what tuning works on. Not kept when it is saved.
         decoder: from decrypted integers to the model's outputs; runs on the client.
         plan: every parameter.
         fusion: what became of each op.
         input_ranges: calibrated (low, high) of each input; beyond them inputs saturate.
+        missing: the inputs that may hold NaN, because their calibration data did: the model replaces it.
         packs: name and version of the packs that supplied ops or passes.
         passes: the graph passes that changed the model, each "pack.name", in the order in which they ran.
+        savings: what passes over the integer program saved.
+        notices: what the user should know of this model, a sentence each.
+        evidence: what its report measures errors with; None once it was saved and loaded.
+        circuit: the compiled program; None for a model that was only quantized.
+        search: the candidates that a search for widths looked at, in order.
+        outcome: what that search ended with.
     """
 
     def __init__(
@@ -102,27 +151,38 @@ class QuantizedModule:
         encoder: HostProgram,
         encoder_names: Sequence[str],
         program: Program,
+        whole: Program | None = None,
         decoder: HostProgram,
         plan: Plan,
         fusion: Sequence[FusionRow],
         input_ranges: Mapping[str, tuple[float, float]],
+        missing: Iterable[str] = (),
         packs: Mapping[str, str],
         passes: Sequence[str] = (),
+        savings: Sequence[Any] = (),
+        notices: Sequence[str] = (),
+        evidence: Evidence | None = None,
     ) -> None:
         self.input_infos = tuple(input_infos)
         self.output_names = tuple(output_names)
         self.encoder = encoder
         self.encoder_names = tuple(encoder_names)
         self.program = program
+        self.whole = program if whole is None else whole
         self.decoder = decoder
         self.plan = plan
         self.fusion = tuple(fusion)
         self.input_ranges = dict(input_ranges)
+        self.missing = frozenset(missing)
         self.packs = dict(packs)
         self.passes = tuple(passes)
+        self.savings = tuple(savings)
+        self.notices = tuple(notices)
+        self.evidence = evidence
         self.circuit: Circuit | None = None
-        #: How the plan was found: the candidates that a search looked at, best last.
         self.search: tuple[Any, ...] = ()
+        self.outcome: Outcome | None = None
+        self._report: dict[str, Any] | None = None
         self._interpreter = Interpreter(program)
 
     @property
@@ -214,6 +274,7 @@ class QuantizedModule:
             self.encoder,
             self.encoder_names,
             gather(self.input_infos, arrays, named),
+            missing=self.missing,
             out_of_range=out_of_range,
         )
 
@@ -222,6 +283,18 @@ class QuantizedModule:
         return decode(self.decoder, outputs)
 
     # -- keeping
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What each layer does, costs and adds in error, and why: ``fhe-ops report`` prints it.
+
+        Plain data, as docs/json.md describes it. Made when it is asked for; of a loaded module, as saved.
+        """
+        if self._report is not None:
+            return self._report
+        from fhe_core.compiler.report.collecting import collected
+
+        return collected(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the whole module to a folder: circuit, client, server, program and plan.
@@ -248,9 +321,13 @@ def encode(
     names: Sequence[str],
     feeds: Mapping[str, Any],
     *,
+    missing: Container[str] = (),
     out_of_range: str,
 ) -> dict[str, Array]:
     """Checked inputs as integers. Shared by the module and by a client that has nothing else.
+
+    Args:
+        missing: the inputs that may hold NaN, as long as none of it would be encrypted.
 
     Raises:
         InputError: a wrong name, shape or dtype, NaN or infinity, or values out of range.
@@ -268,26 +345,37 @@ def encode(
             fix="give as many samples for each input",
         )
     for name, array in arrays.items():
+        if name not in missing and np.isnan(array).any():
+            raise _not_finite(name, array)
         arrays[name] = _saturated(name, array, ranges.get(name), out_of_range)
-    results = encoder(arrays, next(iter(sizes.values())))
+
+    def refuse_nan() -> NoReturn:
+        name = next(name for name, array in arrays.items() if np.isnan(array).any())
+        raise _not_finite(name, arrays[name])
+
+    results = encoder(arrays, next(iter(sizes.values())), refuse_nan=refuse_nan)
     return dict(zip(names, results, strict=True))
+
+
+def _not_finite(name: str, array: Array) -> InputError:
+    return InputError(
+        f"the input {name!r} holds NaN or infinity",
+        expected="finite numbers",
+        got=f"{int((~np.isfinite(array)).sum())} such values",
+        fix="impute or drop those samples",
+    )
 
 
 def _saturated(
     name: str, array: Array, limits: tuple[float, float] | None, out_of_range: str
 ) -> Array:
     """``array`` clipped to the calibrated range: functions before the encryption may end where it does."""
-    if not array.size:
+    known = array[~np.isnan(array)]
+    if not known.size:
         return array
-    least, most = float(array.min()), float(array.max())
-    # min and max are NaN if any value is.
+    least, most = float(known.min()), float(known.max())
     if not (np.isfinite(least) and np.isfinite(most)):
-        raise InputError(
-            f"the input {name!r} holds NaN or infinity",
-            expected="finite numbers",
-            got=f"{int((~np.isfinite(array)).sum())} such values",
-            fix="impute or drop those samples",
-        )
+        raise _not_finite(name, array)
     if limits is None or (least >= limits[0] and most <= limits[1]):
         return array
     outside = float(np.mean((array < limits[0]) | (array > limits[1])))

@@ -10,13 +10,14 @@ attributes follow from that function's signature. Three cases:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from fhe_core.errors import SignatureError, Where
+from fhe_core.errors import CompilationError, SignatureError, Where
 from fhe_core.program.tensor import Tensor, call
 from fhe_core.quantization.array import QuantizedArray
 from fhe_core.quantization.plan import Plan
@@ -36,11 +37,19 @@ class WeightChannels:
         index: which input the weights are.
         weight_axis: the axis of the weights that counts output channels.
         output_axis: the same axis in the accumulator.
+        bias: which input is added to each output channel as it is, if one is.
     """
 
     index: int
     weight_axis: int
     output_axis: int
+    bias: int | None = None
+
+
+@functools.lru_cache(maxsize=1024)
+def _signature(function: Callable[..., Any]) -> OpSignature:
+    """The function's signature, which reading takes longer than all else about a node."""
+    return OpSignature.from_callable(function)
 
 
 class QuantizedOp:
@@ -67,6 +76,9 @@ class QuantizedOp:
     #: An implementation to use instead of the registered one.
     impl: ClassVar[Callable[..., Any] | None] = None
 
+    #: Positions of the inputs that may be encrypted, the others being constants of the model; None: all may.
+    encryptable: ClassVar[tuple[int, ...] | None] = None
+
     # What the planner may do around this op.
     #: All encrypted inputs are to be quantized with one scale, and the result has it too.
     shares_scale: ClassVar[bool] = False
@@ -74,6 +86,8 @@ class QuantizedOp:
     keeps_scale: ClassVar[bool] = False
     #: After the last integer arithmetic it runs on the client, in float, unless all is to stay on the server.
     shapes_outputs: ClassVar[bool] = False
+    #: It turns model inputs into integers in a way of its own: they come as real values, of any size.
+    encodes_inputs: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -91,6 +105,10 @@ class QuantizedOp:
         **attrs: Any,
     ) -> None:
         self.n_bits = n_bits
+        #: ``minimal`` where the client is to learn as little as possible of the model; else ``any``.
+        self.client_side = "any"
+        #: What the user should know of this op's quantized form, a sentence each; set by ``q_impl``.
+        self.notices: tuple[str, ...] = ()
         self.op_instance_name = op_instance_name
         self._int_input_names = set(int_input_names or ())
         self.constant_inputs = dict(constant_inputs or {})
@@ -103,7 +121,7 @@ class QuantizedOp:
         self.where = where or Where(node=op_instance_name or None, op=self._impl_for_op_named)
         # `type(self).impl`: a function in a class body must not become a bound method.
         self._function = type(self).impl or impl or self._registered()
-        self.signature = OpSignature.from_callable(self._function)
+        self.signature = _signature(self._function)
         unknown = sorted(set(attrs) - set(self.signature.attributes))
         if unknown:
             raise SignatureError(
@@ -199,8 +217,49 @@ class QuantizedOp:
     # -- computation
 
     def __call__(self, *q_inputs: QuantizedArray) -> Any:
-        """``q_impl`` with this node's attributes."""
+        """``q_impl`` with this node's attributes.
+
+        Raises:
+            CompilationError: an input is encrypted that has to be constant.
+        """
+        self.require_constants(isinstance(array.values, Tensor) for array in q_inputs)
         return self.q_impl(*q_inputs, **self.attrs)
+
+    def require_constants(self, encrypted: Iterable[bool]) -> None:
+        """Refuses encrypted inputs that are not ``encryptable``.
+
+        Args:
+            encrypted: of each input that is not constant, in order; False for what shapes alone decide.
+
+        Raises:
+            CompilationError: names the first.
+        """
+        if self.encryptable is None:
+            return
+        for index, is_encrypted in zip(self._variable_positions(), encrypted, strict=False):
+            if is_encrypted and index not in self.encryptable:
+                name = self.input_name(index)
+                may_be = ", ".join(map(self.input_name, self.encryptable))
+                raise CompilationError(
+                    f"the input {name!r} is encrypted, and has to be a constant here",
+                    where=self.where,
+                    expected=f"encrypted values in {may_be or 'no input'} alone",
+                    got=f"{name!r} that is an input of the model, or computed from one",
+                    fix=f"make {name!r} a constant of the model, or compute it before encryption",
+                )
+
+    def _variable_positions(self) -> Iterator[int]:
+        """The places of the inputs that are not constant."""
+        count = len(self.input_names) or len(self.signature.input_names)
+        left_out = {i for i, name in enumerate(self.input_names) if not name}
+        return (i for i in range(count) if i not in self.constant_inputs and i not in left_out)
+
+    def input_name(self, index: int) -> str:
+        """What the op's signature calls an input."""
+        names = self.signature.input_names
+        return (
+            names[index] if index < len(names) else f"{self.signature.variadic or 'input'} {index}"
+        )
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         """The op on quantized inputs: by default the NumPy implementation on real values.
@@ -218,11 +277,16 @@ class QuantizedOp:
 
     def call_impl(self, *inputs: Any, **attrs: Any) -> Any:
         """The NumPy implementation, on arrays or on the tensors of a float group."""
-        if self.signature.outputs_wanted and self.output_names:
-            attrs[self.signature.outputs_wanted] = tuple(map(bool, self.output_names))
+        attrs = self.with_outputs_wanted(attrs)
         if any(isinstance(x, Tensor) for x in inputs):
             return call(self._function, *inputs, **attrs)
         return self._function(*inputs, **attrs)
+
+    def with_outputs_wanted(self, attrs: Mapping[str, Any]) -> dict[str, Any]:
+        """``attrs``, and which outputs the node has, for an implementation that asks for that."""
+        name = self.signature.outputs_wanted
+        wanted = {name: tuple(map(bool, self.output_names))} if name and self.output_names else {}
+        return {**attrs, **wanted}
 
     def quantized(self, result: Any) -> Any:
         """Results of the op (real values) with the quantizers that the plan has for them."""

@@ -14,11 +14,10 @@ from fhe_core.errors import CompilationError, FheError, UnsupportedOpError
 from fhe_core.graph.ir import Graph, Node
 from fhe_core.graph.runner import NumpyModule
 from fhe_core.graph.steps import Resolver, Step, choose_quantized, resolve_steps
+from fhe_core.quantization.interface import interface_errors
 from fhe_core.quantization.op import QuantizedOp
 from fhe_core.quantization.quantizers import QuantizationParameters
 from fhe_core.registry import OpSpec
-
-LEAST_OPSET = 7
 
 
 class FloatOp(QuantizedOp):
@@ -88,6 +87,15 @@ class Placement:
                     found[name] = parameters
         return found
 
+    def clear(self) -> set[str]:
+        """The inputs, and what is computed from them without integer arithmetic on the way."""
+        return _clear(self.ops, self.graph)
+
+    @property
+    def encoded_by_ops(self) -> frozenset[str]:
+        """The model inputs that only ops read which turn them into integers themselves."""
+        return _encoded_by_ops(self.graph, self.consumers)
+
     def tensors(self) -> list[str]:
         """The names of everything that may be quantized: inputs and results, in graph order."""
         names = list(self.graph.input_names)
@@ -117,37 +125,58 @@ def place(
 
     Raises:
         UnsupportedOpError: an op has no quantized form where it needs one, or the opset is too old.
-        CompilationError: nothing is encrypted.
+        CompilationError: nothing is encrypted, or an input has no fixed shape.
         PackError: a pack's hook fails to choose a quantized class.
     """
-    specs = {step.node.name: step for step in net.steps}
+    placement, errors = try_to_place(
+        graph, net.steps, net.registry, n_bits=n_bits, client_side=client_side, trained=trained
+    )
+    for error in errors:
+        raise error
+    return placement
+
+
+def try_to_place(
+    graph: Graph,
+    steps: Iterable[Step],
+    registry: Resolver,
+    *,
+    n_bits: int,
+    client_side: str,
+    trained: bool = False,
+) -> tuple[Placement, list[FheError]]:
+    """The ops of a simplified graph that can be placed, and everything that keeps it from compiling.
+
+    Args:
+        steps: of the nodes that can run; the others, and what fails to be placed, might be functions of
+            each element.
+    """
+    known = {step.node.name: step for step in steps}
     constants = graph.constants
     sources: dict[str, frozenset[str]] = {name: frozenset([name]) for name in graph.input_names}
     ops: list[PlacedOp] = []
+    errors = interface_errors(graph)
     for node in graph.nodes:
-        step = choose_quantized(specs[node.name], net.registry, constants)
-        _check_opset(node)
-        placed = _place(node, step, constants, sources, n_bits)
+        behind = frozenset().union(*(sources.get(name, frozenset()) for name in node.reads))
+        sources.update((name, behind) for name in node.writes)
+        if node.name not in known:
+            continue
+        try:
+            step = choose_quantized(known[node.name], registry, constants)
+            placed = _place(node, step, constants, sources, n_bits)
+            placed.op.client_side = client_side
+        except FheError as error:
+            errors.append(error)
+            continue
         ops.append(placed)
-        for name in node.writes:
-            sources[name] = placed.sources if placed.fused else frozenset([name])
+        if not placed.fused:
+            sources.update((name, frozenset([name])) for name in node.writes)
     consumers = _consumers(ops)
     if client_side != "minimal":
         _leave_for_the_client(ops, graph, consumers)
-    _check_float_only(ops, graph)
-    direct = _direct_inputs(graph, sources, client_side)
-    return Placement(graph, tuple(ops), sources, direct, _consumers(ops), trained)
-
-
-def _check_opset(node: Node) -> None:
-    if node.domain == "" and node.opset < LEAST_OPSET:
-        raise UnsupportedOpError(
-            "models this old run in float only",
-            where=node.where(),
-            expected=f"opset {LEAST_OPSET} or newer",
-            got=f"opset {node.opset}",
-            fix="convert the model with onnx.version_converter",
-        )
+    errors += _float_only_errors(ops, graph)
+    direct = _direct_inputs(graph, sources, client_side) - _encoded_by_ops(graph, consumers)
+    return Placement(graph, tuple(ops), sources, direct, consumers, trained), errors
 
 
 def _place(
@@ -160,9 +189,10 @@ def _place(
     spec = step.spec
     if step.bodies or node.captures:
         raise UnsupportedOpError(
-            "an op with a subgraph cannot be encrypted",
+            "a subgraph cannot run on encrypted data: which branch to take, or how often to repeat it, "
+            "would have to be known",
             where=node.where(spec.impl_pack),
-            fix="unroll it when the model is exported",
+            fix="unroll it when the model is exported, or keep the branch that is taken",
         )
     variable = tuple(name for name in node.inputs if name and name not in constants)
     fixed = {i: constants[name] for i, name in enumerate(node.inputs) if name in constants}
@@ -192,44 +222,81 @@ def _place(
     return PlacedOp(node, spec, op, variable, fused, incoming, spec.quantized is None)
 
 
+def _clear(ops: Iterable[PlacedOp], graph: Graph) -> set[str]:
+    clear = set(graph.input_names)
+    for placed in ops:
+        if placed.is_float and not clear.isdisjoint(placed.variable):
+            clear.update(placed.node.writes)
+    return clear
+
+
 def _leave_for_the_client(
     ops: Sequence[PlacedOp],
     graph: Graph,
     consumers: Mapping[str, Sequence[tuple[PlacedOp, int]]],
 ) -> None:
-    """Ops that shape outputs run after decryption, if no integer arithmetic follows and some precedes."""
-    clear = set(graph.input_names)
-    for placed in ops:
-        if placed.is_float and not clear.isdisjoint(placed.variable):
-            clear.update(placed.node.writes)
+    """Ops that shape outputs run after decryption, if no integer arithmetic follows and some precedes.
+
+    So do those that join several encrypted tensors there, which would cost look-ups on the server, and those
+    without weights that read what is decrypted already.
+    """
+    clear = _clear(ops, graph)
     after: set[str] = set()
     for placed in reversed(ops):
         users = {use.node.name for name in placed.node.writes for use, _ in consumers.get(name, ())}
-        if not users <= after:
+        if not users <= after or not (placed.is_float or clear.isdisjoint(placed.variable)):
             continue
-        placed.late = placed.op.shapes_outputs and clear.isdisjoint(placed.variable)
-        if placed.is_float:
+        joins = _has_no_weights(placed) and len(placed.variable) > 1
+        placed.late = (placed.op.shapes_outputs or joins) and clear.isdisjoint(placed.variable)
+        if placed.is_float or _has_no_weights(placed):
             after.add(placed.node.name)
-
-
-def _check_float_only(ops: Sequence[PlacedOp], graph: Graph) -> None:
-    """Ops without a quantized form may only be followed by what runs after decryption too."""
-    late: dict[str, PlacedOp] = {}
+    decrypted: set[str] = set()
     for placed in ops:
-        blocker = next((late[name] for name in placed.variable if name in late), None)
-        if blocker is None and not placed.float_only:
-            continue
-        first = placed if blocker is None else blocker
-        if blocker is not None and not placed.is_float:
-            raise UnsupportedOpError(
-                "the op has no quantized form, and is followed by "
-                f"{placed.node.op_type} ({placed.node.name!r}), which works on integers",
-                where=first.node.where(first.spec.impl_pack),
-                expected="a quantized op, or nothing but output shaping after it",
-                fix="install a pack with a quantized form of it (fhe-ops list), or move it last",
-            )
-        for name in placed.node.writes:
-            late[name] = first
+        reads_decrypted = not decrypted.isdisjoint(placed.variable)
+        if placed.node.name in after and not placed.is_float:
+            placed.late = reads_decrypted
+        if placed.late or placed.float_only or (placed.is_float and reads_decrypted):
+            decrypted.update(placed.node.writes)
+
+
+def _has_no_weights(placed: PlacedOp) -> bool:
+    """Whether an op mixes elements by what it is, and not by numbers of the model: if it sometimes fuses, or
+    joins tensors on one scale."""
+    return placed.op.fusion() == "conditional" or placed.op.shares_scale
+
+
+def _float_only_errors(ops: Sequence[PlacedOp], graph: Graph) -> list[FheError]:
+    """Ops without a quantized form may only run after decryption.
+
+    So something encrypted has to come before them, and what comes after them has to run there too.
+    """
+    clear = _clear(ops, graph)
+    late: dict[str, PlacedOp] = {}
+    errors: dict[str, FheError] = {}
+    for placed in ops:
+        if placed.float_only and not clear.isdisjoint(placed.variable):
+            errors[placed.node.name] = _float_only(placed, None)
+        before = [late[name] for name in placed.variable if name in late]
+        if not placed.is_float:
+            for first in before:
+                errors.setdefault(first.node.name, _float_only(first, placed))
+        if placed.float_only or before:
+            first = placed if placed.float_only else before[0]
+            late.update((name, first) for name in placed.node.writes)
+    return [errors[placed.node.name] for placed in ops if placed.node.name in errors]
+
+
+def _float_only(placed: PlacedOp, user: PlacedOp | None) -> FheError:
+    """What is said of an op that can only run after decryption, and is followed by ``user``."""
+    return UnsupportedOpError(
+        "runs in float only: no installed pack has a quantized form of it",
+        where=placed.node.where(placed.spec.impl_pack),
+        got=f"{user.node.name!r} ({user.node.op_type}) after it, which works on integers"
+        if user
+        else None,
+        fix="install a pack that has one, or take the op out of the model: apply it to the data "
+        "before, or to the result after",
+    )
 
 
 def _direct_inputs(
@@ -242,6 +309,17 @@ def _direct_inputs(
         *(sources.get(name, frozenset()) for name in graph.output_names)
     )
     return names & reached
+
+
+def _encoded_by_ops(
+    graph: Graph, consumers: Mapping[str, Sequence[tuple[PlacedOp, int]]]
+) -> frozenset[str]:
+    """The model inputs that only ops read which turn them into integers themselves."""
+    return frozenset(
+        name
+        for name in set(graph.input_names) - set(graph.output_names)
+        if consumers.get(name) and all(use.op.encodes_inputs for use, _ in consumers[name])
+    )
 
 
 def _consumers(ops: Iterable[PlacedOp]) -> dict[str, tuple[tuple[PlacedOp, int], ...]]:

@@ -87,6 +87,8 @@ class AccumulatorPlan:
         headroom: how much of the calibrated range may be added before it wraps (0.1: 10 %).
         offset: added before the rounding, to centre it; a scalar, or one for each channel.
         shift: added too, and not taken into account by tables and decryption: what tuning moves it by.
+        antiperiodic: the range is the whole period of a look-up that uses the padding bit, which takes one
+            bit less (``program.antiperiodic``).
     """
 
     low: int
@@ -97,6 +99,22 @@ class AccumulatorPlan:
     bits: int = 0
     headroom: float = 0.0
     shift: Any = 0
+    antiperiodic: bool = False
+
+
+@dataclass
+class ReductionPlan:
+    """Which channels of an activation are not computed, and what takes their place.
+
+    Attributes:
+        live: 1 where the activation is computed, 0 where it is not: arrays that broadcast to its output, with
+            the batch dimension 1.
+        slope, offset: elsewhere it is ``slope * x + offset``: constant where some channels live.
+    """
+
+    live: Any
+    slope: Any
+    offset: Any
 
 
 @dataclass
@@ -109,6 +127,9 @@ class Plan:
         accumulators: by the ONNX output that they compute.
         kernels: integers that tuning chose for weights as the circuit multiplies by them, by the ONNX output
             that they compute. Where there are none, weights are rounded to nearest.
+        reductions: by ONNX node, the activations that are computed in part, or not at all.
+        constants: what training put in place of float constants, by "node:input".
+        alternatives: the forms that the model was brought into after that, each "pack.name".
         settings: what the plan was made from (n_bits, rounding, p_error, overflow...).
         stats: calibrated ranges of tensors; not saved.
     """
@@ -117,6 +138,9 @@ class Plan:
     weights: dict[str, WeightPlan] = field(default_factory=dict)
     accumulators: dict[str, AccumulatorPlan] = field(default_factory=dict)
     kernels: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    reductions: dict[str, ReductionPlan] = field(default_factory=dict)
+    constants: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    alternatives: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     stats: dict[str, QuantizationStats] = field(default_factory=dict, compare=False, repr=False)
 
@@ -151,6 +175,12 @@ class Plan:
         named: dict[str, int] = self.settings.get("weight_bits", {})
         return named.get(name.rsplit("@", 1)[-1]) or int(self.settings.get("op_weights", 4))
 
+    @property
+    def leaves_a_choice(self) -> bool:
+        """Whether another width or rounding would make another circuit."""
+        rounded = any(entry.rounding is not None for entry in self.accumulators.values())
+        return bool(self.tensors or self.weights or rounded)
+
     # -- text
 
     def to_json(self) -> str:
@@ -162,6 +192,9 @@ class Plan:
             "weights": {name: _row(entry) for name, entry in self.weights.items()},
             "accumulators": {name: _row(entry) for name, entry in self.accumulators.items()},
             "kernels": {name: integers.tolist() for name, integers in self.kernels.items()},
+            "reductions": {name: _row(entry) for name, entry in self.reductions.items()},
+            "constants": {name: floats.tolist() for name, floats in self.constants.items()},
+            "alternatives": list(self.alternatives),
         }
         return json.dumps(document, indent=2)
 
@@ -186,8 +219,13 @@ class Plan:
                 got=str(got),
                 fix="write it again with this version of fhe-core",
             )
-        kinds = {"tensors": TensorPlan, "weights": WeightPlan, "accumulators": AccumulatorPlan}
-        for part in ("settings", "kernels", *kinds):
+        kinds = {
+            "tensors": TensorPlan,
+            "weights": WeightPlan,
+            "accumulators": AccumulatorPlan,
+            "reductions": ReductionPlan,
+        }
+        for part in ("settings", "kernels", "constants", *kinds):
             if not isinstance(document.get(part, {}), dict):
                 raise PlanError(
                     f"{part} of the plan is not understood",
@@ -202,7 +240,16 @@ class Plan:
             for part, kind in kinds.items()
         }
         kernels = {name: _kernel(name, rows) for name, rows in document.get("kernels", {}).items()}
-        plan = cls(kernels=kernels, settings=document.get("settings", {}), **parts)
+        constants = {
+            name: _constant(name, rows) for name, rows in document.get("constants", {}).items()
+        }
+        plan = cls(
+            kernels=kernels,
+            constants=constants,
+            alternatives=_names(document.get("alternatives", [])),
+            settings=document.get("settings", {}),
+            **parts,
+        )
         plan.validate()
         return plan
 
@@ -292,6 +339,32 @@ def _kernel(name: str, rows: Any) -> NDArray[np.int64]:
             fix="remove the entry: then the weights are rounded to nearest",
         )
     return integers.astype(np.int64)
+
+
+def _names(given: Any) -> list[str]:
+    if isinstance(given, list) and all(isinstance(name, str) for name in given):
+        return given
+    raise PlanError(
+        "alternatives of the plan are not understood",
+        expected="a list of names",
+        got=str(given)[:60],
+        fix="write the plan with plan.to_json()",
+    )
+
+
+def _constant(name: str, rows: Any) -> NDArray[np.float64]:
+    try:
+        floats = np.asarray(rows, dtype=np.float64)
+    except (TypeError, ValueError):  # no numbers, or lists of several lengths
+        floats = np.asarray(np.nan)
+    if not np.isfinite(floats).all():
+        raise PlanError(
+            f"constants[{name!r}] of the plan holds no finite numbers",
+            expected="nested lists of numbers, of the shape that the plan had",
+            got=str(rows)[:60],
+            fix="compile again for a new plan",
+        )
+    return floats
 
 
 def _row(entry: Any) -> dict[str, Any]:

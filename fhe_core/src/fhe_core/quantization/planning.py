@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from fhe_core.errors import PlanError
 from fhe_core.program.nodes import BATCH
+from fhe_core.program.savings import CHOICES
 from fhe_core.program.widths import Range
 from fhe_core.quantization.calibration import TensorStats
 from fhe_core.quantization.placement import Placement
@@ -52,6 +53,8 @@ class Settings:
             On held-out data of trained nets 0.1 let one sample in fifty wrap somewhere, 0.2 hardly one in
             five hundred.
         tuning: steps of gradient descent on the weights' integers; 0 rounds them to nearest.
+        savings: which look-ups may be left out: ``all`` that do nothing on the calibration data, only those
+            for which that is ``exact``, or ``none``: then none uses the padding bit either.
     """
 
     op_inputs: int
@@ -69,6 +72,7 @@ class Settings:
     headroom: float = 0.2
     p_error: float = 2.0**-40
     tuning: int = 0
+    savings: str = "all"
 
     @classmethod
     def of(cls, n_bits: Any, rounding: Any, **options: Any) -> Settings:
@@ -103,6 +107,7 @@ class Settings:
             ("ranges", tuple(RANGES)),
             ("weight_scheme", ("symmetric", "affine")),
             ("weight_granularity", ("per-channel", "per-tensor")),
+            ("savings", CHOICES),
         ):
             if name in options and options[name] not in allowed:
                 raise PlanError(
@@ -134,6 +139,7 @@ class Settings:
             "weight_granularity": self.weight_granularity,
             "headroom": self.headroom,
             "p_error": self.p_error,
+            "savings": self.savings,
         }
 
 
@@ -253,7 +259,12 @@ def _shared_scales(
         keeps = placed.op.keeps_scale
         if not (shares or keeps) or any(name not in own for name in placed.variable):
             continue
-        members = placed.variable if shares else placed.variable[:1]
+        members = list(placed.variable if shares else placed.variable[:1])
+        if shares:
+            # Truth values are 0 and 1 at any scale: they have none to share.
+            members = [name for name in members if not stats[name].is_truth]
+        if not members:
+            continue
         for name in members[1:]:
             group[find(name)] = find(members[0])
         scale = max(own[name] for name in own if find(name) == find(members[0]))

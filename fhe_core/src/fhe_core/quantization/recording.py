@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class Recorded:
     Attributes:
         outputs: the model's outputs, as float functions of integer tensors; by name.
         integers: the integer tensors that they start from: what the client decrypts.
-        used: names of the tensors that were quantized.
+        used: names of the tensors whose parameters something has asked for.
     """
 
     outputs: Mapping[str, Value]
@@ -78,7 +79,7 @@ def _record(
     for placed in placement.ops:
         placed.op.plan = plan
         with recording(Origin(placed.node.outputs[0], placed.op.where)):
-            values.update(_run(placed, values))
+            values.update(run_op(placed, values))
     outputs: dict[str, Value] = {}
     for info in placement.graph.outputs:
         name = info.name
@@ -101,7 +102,7 @@ def _record(
         node.name = free_name(node.name, taken)
         taken.add(node.name)
     _use_kernels(Program.of(found.values()).nodes, placement, plan)
-    used = frozenset(name for name, array in values.items() if array.is_quantized)
+    used = frozenset(name for name, array in values.items() if array.is_planned)
     return Recorded(outputs, tuple(found.values()), used)
 
 
@@ -150,13 +151,23 @@ def _entered(host: HostInput, plan: Plan, *, direct: bool) -> QuantizedArray:
     )
 
 
-def _run(placed: PlacedOp, values: Mapping[str, QuantizedArray]) -> dict[str, QuantizedArray]:
+def run_op(placed: PlacedOp, values: Mapping[str, QuantizedArray]) -> dict[str, QuantizedArray]:
+    """The outputs of an op by name, recorded where its inputs are encrypted.
+
+    Args:
+        values: its inputs by name.
+
+    Raises:
+        CompilationError: it cannot be computed so, fails, or returns something else.
+    """
     inputs = [values[name] for name in placed.variable]
     try:
         if any(isinstance(array.values, Tensor) for array in inputs) and not placed.late:
             result = placed.op(*inputs)
         else:
             # After decryption; or computed from shapes alone, which are no secret: nothing to quantize.
+            if not placed.late:
+                _check_size(placed, [array.values for array in inputs])
             result = QuantizedOp.q_impl(placed.op, *inputs, **placed.op.attrs)
     except FheError as error:
         raise _at(error, placed) from error.__cause__
@@ -191,6 +202,35 @@ def _run(placed: PlacedOp, values: Mapping[str, QuantizedArray]) -> dict[str, Qu
     return out
 
 
+def _check_size(placed: PlacedOp, inputs: Sequence[Any]) -> None:
+    """Refuses results that are as long as the batch, which what is computed from shapes alone may be.
+
+    The batch size stands for itself while a model is recorded: such an array would fill the memory.
+    """
+    arrays = [np.asarray(array) for array in inputs if not isinstance(array, Tensor)]
+    batch = [a.dtype.kind in "iu" and bool(np.any((a != 0) & (a % BATCH == 0))) for a in arrays]
+    if len(arrays) < len(inputs) or not any(batch):
+        return
+    shapes = []
+    for size in (2, 3):
+        small = (
+            np.where(a % BATCH == 0, a // BATCH * size, a).astype(a.dtype) if counts else a
+            for a, counts in zip(arrays, batch, strict=True)
+        )
+        values = [QuantizedArray(8, array) for array in small]
+        found = QuantizedOp.q_impl(placed.op, *values, **placed.op.attrs)
+        parts = found if isinstance(found, tuple) else (found,)
+        shapes.append([np.shape(part.values) for part in parts])
+    if shapes[0] != shapes[1]:
+        raise CompilationError(
+            "the result has as many elements as the batch has samples, which nobody knows yet",
+            where=placed.op.where,
+            expected="a shape without the batch size",
+            got=f"shape {shapes[0][0]} for 2 samples, and {shapes[1][0]} for 3",
+            fix="leave the batch to broadcasting, or export the model with a fixed batch size",
+        )
+
+
 def _at(error: FheError, placed: PlacedOp) -> FheError:
     """``error`` with a place, where it has none."""
     if error.where != Where():
@@ -205,7 +245,7 @@ def _at(error: FheError, placed: PlacedOp) -> FheError:
 
 
 def _leaving(
-    name: str, values: Mapping[str, QuantizedArray], placement: Placement, client_side: str
+    name: str, values: dict[str, QuantizedArray], placement: Placement, client_side: str
 ) -> Value:
     """An output as a float function of integer tensors.
 
@@ -231,8 +271,15 @@ def _leaving(
     fused = any(p.fused and name in p.node.writes for p in placement.ops)
     stays = client_side == "minimal" and fused and len(starts) == 1
     if clear or stays:
-        integers = QuantizedArray(
-            array.n_bits, array.qvalues, value_is_float=False, params=array.quantizer.params
-        )
-        return integers.values.value
+        try:
+            parameters = array.quantizer.params
+            integers = QuantizedArray(
+                array.n_bits, array.qvalues, value_is_float=False, params=parameters
+            )
+            return integers.values.value
+        except CompilationError:
+            if clear:
+                raise
+            # No look-up computes it (the place of a maximum, say), so the client does, without a quantizer.
+            values[name] = QuantizedArray(array.n_bits, value)
     return value.value

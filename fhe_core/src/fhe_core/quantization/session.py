@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,22 +19,30 @@ from fhe_core.program.interpreter import recorded_values
 from fhe_core.program.nodes import Node, Root
 from fhe_core.program.program import Program
 from fhe_core.program.rules import RULES
+from fhe_core.program.savings import Saving, check_savings, saved
 from fhe_core.program.widths import Range, Reading, concretize, free_name, name_accumulators
 from fhe_core.progress import Progress, progress_of
 from fhe_core.quantization.accumulators import Accumulators
 from fhe_core.quantization.calibration import (
     TensorStats,
+    batches,
     calibrate,
     calibration_data,
+    missing_values,
+    not_finite,
     static_batch,
 )
-from fhe_core.quantization.module import FusionRow, QuantizedModule
+from fhe_core.quantization.evidence import Evidence
+from fhe_core.quantization.fusion import fusion_table
+from fhe_core.quantization.module import QuantizedModule
 from fhe_core.quantization.placement import Placement, is_trained, place
-from fhe_core.quantization.plan import AccumulatorPlan, Plan
+from fhe_core.quantization.plan import AccumulatorPlan, Plan, ReductionPlan
 from fhe_core.quantization.planning import Settings, initial_plan
 from fhe_core.quantization.recording import Recorded, record
+from fhe_core.quantization.reducing import forms_of, left_out, reduced_graph
 from fhe_core.quantization.teaching import School
-from fhe_core.quantization.tuning import tune
+from fhe_core.quantization.tuning import Lessons, line_through, tune
+from fhe_core.quantization.unfused import unfused
 from fhe_core.registry import get_registry
 
 Array = NDArray[Any]
@@ -84,20 +93,81 @@ class Session:
         self.encrypted = _encrypted(self.graph.input_names, encrypted)
         self.seed = seed
         self.recorded: Recorded | None = None
-        self._school = School(self.net, self.graph, self.data, seed)
-        self.placement: Placement = place(
-            self.net, self.graph, n_bits=8, client_side=client_side, trained=trained
-        )
+        self.reductions: Mapping[str, ReductionPlan] = {}
+        self.constants: Mapping[str, Array] = {}
+        self.alternatives: tuple[str, ...] = ()
+        #: The session of the model as it came.
+        self.whole = self
+        self.school = School(self.net, self.graph, self.data, seed)
+        self._trained = trained
         count = len(next(iter(self.data.values())))
         with self.progress.stage("calibrating", total=count) as advance:
-            self.stats: dict[str, TensorStats] = calibrate(
-                self.net, self.data, self.placement.tensors(), seed=seed, advance=advance
-            )
+            self._calibrate(advance)
+
+    def _calibrate(self, advance: Callable[[int], None] | None = None) -> None:
+        """Places the ops of the graph, and looks at its tensors."""
+        self.placement: Placement = place(
+            self.net, self.graph, n_bits=8, client_side=self.client_side, trained=self._trained
+        )
+        self.stats: dict[str, TensorStats] = calibrate(
+            self.net, self.data, self.placement.tensors(), seed=self.seed, advance=advance
+        )
         for placed in self.placement.ops:
             placed.op.input_types = tuple(
                 self.stats[name].dtype if name in self.stats else None
                 for name in placed.node.inputs
             )
+        self._unfused = unfused(self.net, self.placement, self.data, self.seed)
+
+    @property
+    def reducible(self) -> bool:
+        """Whether the model may be trained: not where it was trained for integers."""
+        return not self._trained
+
+    def reduced(
+        self,
+        reductions: Mapping[str, ReductionPlan],
+        constants: Mapping[str, Array] | None = None,
+        alternatives: Sequence[str] = (),
+    ) -> Session | None:
+        """A session of the same model with fewer look-ups. What it is tuned on comes from the whole one.
+
+        Args:
+            reductions: by node of this session's graph.
+            constants: trained ones, by "node:input" of the reduced graph; its own by default.
+            alternatives: the forms that the reduced model is brought into, see ``forms``.
+
+        Returns:
+            None where no pack can write a reduction.
+
+        Raises:
+            PlanError: a reduction or a constant does not fit the model.
+        """
+        samples = self._first_samples()
+        found = reduced_graph(
+            self.graph, self.registry, reductions, constants or {}, alternatives, samples
+        )
+        if found is None:
+            return None
+        other = copy.copy(self)
+        other.whole = self
+        other.graph = found
+        other.net = NumpyModule(found, registry=self.registry)
+        other.reductions, other.constants = dict(reductions), dict(constants or {})
+        other.alternatives = tuple(alternatives)
+        other.recorded = None
+        other._calibrate()
+        return other
+
+    def forms(self) -> list[str]:
+        """The alternatives that the packs have for this session's model, each "pack.name"."""
+        found = forms_of(self.graph, self.registry, self._first_samples())
+        return [name for name, _ in found]
+
+    def _first_samples(self) -> dict[str, Array]:
+        """Some, in a whole batch: enough to compare models on, and to see how far tensors reach."""
+        batch = static_batch(self.graph)
+        return {name: array[: batch or _MEASURED] for name, array in self.data.items()}
 
     # -- building
 
@@ -110,28 +180,20 @@ class Session:
         for placed in self.placement.ops:
             placed.op.n_bits = settings.nodes.get(placed.node.name, settings.op_inputs)
         plan = initial_plan(self.placement, self.stats, settings)
+        plan.reductions, plan.constants = dict(self.reductions), dict(self.constants)
+        plan.alternatives = list(self.alternatives)
         recorded = self._record(plan)
-        measured = Accumulators(self.placement, settings, self._measure(recorded))
+        measured = Accumulators(self.placement, settings, self.measured(recorded))
         for _ in range(_FITTING_ROUNDS):
             if not measured.fit_weights(recorded, plan):
                 break
             recorded = self._record(plan)
-            measured.values = self._measure(recorded)
+            measured.values = self.measured(recorded)
         nodes = Program.of(recorded.integers).nodes
         found = measured.ranges(nodes)
-        for name, node in name_accumulators(nodes).items():
-            offset = measured.offset(node)
-            if np.any(offset):
-                found[id(node)] = measured.offset_range(node, offset)
-            low, high = found[id(node)]
-            plan.accumulators[name] = AccumulatorPlan(
-                low,
-                high,
-                measured.kept(node),
-                settings.exact,
-                offset,
-                headroom=settings.headroom,
-            )
+        for name, (node, entry) in measured.planned(recorded).items():
+            found[id(node)] = entry.low, entry.high
+            plan.accumulators[name] = entry
         _plan_outputs(recorded, measured, plan, found)
         module = self._module(recorded, plan, found)
         if not settings.tuning or self.placement.trained or settings.overflow == "guaranteed":
@@ -144,11 +206,11 @@ class Session:
         self, module: QuantizedModule, settings: Settings, samples: Array | None
     ) -> QuantizedModule:
         """The module with weights that make up for its roundings, where that can be learned."""
-        lessons = self._school.lessons(module, samples)
+        lessons = self.lessons(module, samples)
         if lessons is None:
             return module
         tuned = tune(
-            module.program,
+            module.whole,
             lessons,
             steps=settings.tuning,
             p_error=settings.p_error,
@@ -159,7 +221,9 @@ class Session:
         plan.settings["tuning"] = settings.tuning
         self._complete(plan)
         recorded = self._record(plan)
-        measured = Accumulators(self.placement, settings, self._measure(recorded))
+        for name, shift in tuned.shifts.items():
+            plan.accumulators[name].shift = shift
+        measured = Accumulators(self.placement, settings, self.measured(recorded, plan))
         nodes = Program.of(recorded.integers).nodes
         found = measured.ranges(nodes)
         _keep_ranges(nodes, plan, found)
@@ -175,11 +239,26 @@ class Session:
             PlanError: it lacks a tensor or accumulator of this model.
         """
         plan = Plan.from_json(plan.to_json())
+        changed = plan.reductions or plan.constants or plan.alternatives
+        if changed and not (self.reductions or self.alternatives):
+            session = self.reduced(plan.reductions, plan.constants, plan.alternatives)
+            if session is None:
+                raise PlanError(
+                    "the plan leaves out parts of activations, and no installed pack can do that",
+                    expected=f"a pack that reduces {', '.join(plan.reductions)}",
+                    got="none",
+                    fix="install the packs with which the plan was made",
+                )
+            return session.rebuild(plan)
         settings = Settings.of(4, None, overflow=plan.settings.get("overflow", "calibrated"))
+        bits, named = plan.settings.get("op_inputs", 6), plan.settings.get("weight_bits", {})
+        for placed in self.placement.ops:
+            placed.op.n_bits = named.get(placed.node.name, bits)
         self._complete(plan)
         recorded = self._record(plan)
         nodes = Program.of(recorded.integers).nodes
-        found = Accumulators(self.placement, settings, self._measure(recorded)).ranges(nodes)
+        measured = self.measured(recorded, plan)
+        found = Accumulators(self.placement, settings, measured).ranges(nodes)
         _keep_ranges(nodes, plan, found)
         for name, node in _linear_outputs(recorded, nodes).items():
             if name in plan.accumulators:
@@ -198,33 +277,80 @@ class Session:
         for name in missing:
             plan.tensors[name] = defaults.tensors[name]
 
+    def lessons(self, module: QuantizedModule, samples: Array | None) -> Lessons | None:
+        """What the module that was built last may be tuned on; see ``School.lessons``."""
+        if self.recorded is None:
+            return None
+        nodes = self.recorded.integers
+        names = [node.origin.output if node.origin else "" for node in nodes]
+        if not {name for placed in self.placement.ops for name in placed.node.writes}.issuperset(
+            names
+        ):
+            return None
+        values, floats = self.measured(self.recorded), self.measured_floats(names)
+        readings = []
+        for node, name in zip(nodes, names, strict=True):
+            integers, real = values[id(node)], floats[name]
+            if integers.shape != real.shape:
+                return None
+            readings.append(line_through(integers, real, axes=(0,)))
+        return self.school.lessons(module, readings, samples)
+
+    def record(self, plan: Plan) -> Recorded:
+        """The integer program of the model under a plan, without widths and tables."""
+        self._complete(plan)
+        return record(self.placement, plan, encrypted=self.encrypted, client_side=self.client_side)
+
     def _record(self, plan: Plan) -> Recorded:
-        self.recorded = record(
-            self.placement, plan, encrypted=self.encrypted, client_side=self.client_side
-        )
+        self.recorded = self.record(plan)
         return self.recorded
 
     def _inputs(self, nodes: Iterable[Node]) -> dict[str, Array]:
         """The program's inputs on the measured part of the calibration data."""
         inputs = [node for node in nodes if node.op == "input"]
         encoder = host.build([node.attributes["source"] for node in inputs], _name)
-        count = min(len(next(iter(self.data.values()))), _MEASURED)
-        arrays = {name: array[:count] for name, array in self.data.items()}
-        return dict(zip([node.name for node in inputs], encoder(arrays, count), strict=True))
+        arrays = self._measured_data()
+        count = len(next(iter(arrays.values())))
 
-    def _measure(self, recorded: Recorded) -> dict[int, Array]:
-        return recorded_values(recorded.integers, self._inputs(Program.of(recorded.integers).nodes))
+        def refuse_nan() -> NoReturn:
+            name = next(name for name, array in arrays.items() if np.isnan(array).any())
+            raise not_finite(name, arrays[name])
+
+        integers = encoder(arrays, count, refuse_nan=refuse_nan)
+        return dict(zip([node.name for node in inputs], integers, strict=True))
+
+    def _measured_data(self) -> dict[str, Array]:
+        return {name: array[:_MEASURED] for name, array in self.data.items()}
+
+    def measured_floats(self, names: Sequence[str]) -> dict[str, Array]:
+        """Tensors of the float model, by name, on the same part of the data."""
+        feeds = batches(self.graph, self._measured_data())
+        parts = [self.net.run(part, fetch=names) for part in feeds]
+        return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+    def measured(self, recorded: Recorded, plan: Plan | None = None) -> dict[int, Array]:
+        """Every integer tensor of a recorded program on the measured part of the data, by ``id``.
+
+        Args:
+            plan: whose shifts belong to the recorded weights.
+        """
+        nodes = Program.of(recorded.integers).nodes
+        shifts = _shifts(recorded, nodes, plan) if plan else {}
+        return recorded_values(recorded.integers, self._inputs(nodes), shifts)
 
     def _module(
         self, recorded: Recorded, plan: Plan, ranges: Mapping[int, Range]
     ) -> QuantizedModule:
         def reading(node: Node) -> Reading:
             entry = plan.accumulators[node.name]
-            return Reading(entry.rounding, entry.exact, entry.offset, entry.shift)
+            return Reading(
+                entry.rounding, entry.exact, entry.offset, entry.shift, entry.antiperiodic
+            )
 
         outputs = _linear_outputs(recorded, Program.of(recorded.integers).nodes)
         ends = {id(n): reading(n) for n in outputs.values() if n.name in plan.accumulators}
-        program = concretize(recorded.integers, ranges, reading, ends)
+        whole = concretize(recorded.integers, ranges, reading, ends)
+        program, savings = self._saved(whole, plan)
         slots = {id(node): f"output{i}" for i, node in enumerate(recorded.integers)}
         decoder = host.build(
             list(recorded.outputs.values()),
@@ -236,10 +362,10 @@ class Session:
         )
         inputs = program.inputs
         encoder = host.build([node.attributes["source"] for node in inputs], _name)
-        widths = {node.name: node.width for node in program.nodes if node.name}
+        widths = {node.name: node.width for node in whole.nodes if node.name}
         for name, entry in plan.accumulators.items():
             entry.bits = next(
-                (n.width for n in program.nodes if n.name == name and n.op != "round"),
+                (n.width for n in whole.nodes if n.name == name and n.op != "round"),
                 widths.get(name, 0),
             )
         plan.tensors = {name: t for name, t in plan.tensors.items() if name in recorded.used}
@@ -249,41 +375,36 @@ class Session:
             encoder=encoder,
             encoder_names=[node.name for node in inputs],
             program=program,
+            whole=whole,
             decoder=decoder,
             plan=plan,
-            fusion=self._fusion(recorded, plan),
+            fusion=fusion_table(self.placement, recorded),
+            missing=missing_values(self.data),
             input_ranges={
                 name: (self.stats[name].minimum, self.stats[name].maximum)
                 for name in self.graph.input_names
-                if name in self.stats
+                if name in self.stats and name not in self.placement.encoded_by_ops
             },
             packs=self._packs(),
             passes=tuple(map(str, self.passes)),
+            savings=savings,
+            notices=[
+                *self._unfused,
+                *(notice for placed in self.placement.ops for notice in placed.op.notices),
+                *map(left_out, self.reductions.items()),
+            ],
+            evidence=Evidence(self.graph, self.whole.net, self.data, recorded),
         )
 
-    def _fusion(self, recorded: Recorded, plan: Plan) -> list[FusionRow]:
-        rows = []
-        late = _after_decryption(self.placement, recorded)
-        for placed in self.placement.ops:
-            mode = "mixed"
-            if placed.node.name in late or (
-                placed.sources
-                and placed.sources <= set(self.graph.input_names) - self.placement.direct_inputs
-                and placed.fused
-            ):
-                mode = "client"
-            elif placed.fused:
-                mode = "float"
-            rows.append(
-                FusionRow(
-                    placed.node.name,
-                    placed.node.op_type,
-                    placed.pack,
-                    mode,
-                    tuple(sorted(placed.sources)),
-                )
-            )
-        return rows
+    def _saved(self, whole: Program, plan: Plan) -> tuple[Program, tuple[Saving, ...]]:
+        """The program without what need not be computed, and what that was, as the plan's settings allow."""
+        allowed = check_savings(plan.settings.get("savings", "all"))
+        if allowed == "none":
+            return whole, ()
+        guaranteed = plan.settings.get("overflow") == "guaranteed"
+        return saved(
+            whole, None if guaranteed or allowed == "exact" else self._inputs(whole.inputs)
+        )
 
     def _packs(self) -> dict[str, str]:
         used = {placed.pack for placed in self.placement.ops} | {
@@ -303,6 +424,13 @@ def _plan_outputs(
         low, high = found[id(node)]
         headroom = measured.settings.headroom
         plan.accumulators[name] = AccumulatorPlan(low, high, offset=offset, headroom=headroom)
+
+
+def _shifts(recorded: Recorded, nodes: Sequence[Node], plan: Plan) -> dict[int, Any]:
+    """What the plan adds to nodes beyond their offsets, by ``id``."""
+    named = {**name_accumulators(nodes), **_linear_outputs(recorded, nodes)}
+    planned = {name: plan.accumulators[name].shift for name in named if name in plan.accumulators}
+    return {id(named[name]): shift for name, shift in planned.items() if np.any(shift)}
 
 
 def _keep_ranges(nodes: Sequence[Node], plan: Plan, found: dict[int, Range]) -> None:
@@ -335,25 +463,6 @@ def _linear_outputs(recorded: Recorded, nodes: Iterable[Node]) -> dict[str, Node
             taken.add(node.name)
             found[node.name] = node
     return found
-
-
-def _after_decryption(placement: Placement, recorded: Recorded) -> set[str]:
-    """Nodes that run on the client: no look-up and no output accumulator comes after them."""
-    nodes = Program.of(recorded.integers).nodes
-    recorded_by = [node.origin for node in nodes if node.origin]
-    origins = {name for origin in recorded_by for name in (origin.where.node, origin.output)}
-    late: set[str] = set()
-    needed = set(placement.graph.output_names)
-    for placed in reversed(placement.ops):
-        writes = set(placed.node.writes)
-        if not writes & needed:
-            continue
-        users = {use.node.name for name in writes for use, _ in placement.consumers.get(name, ())}
-        if {placed.node.name, *writes} & origins or not users <= late:
-            continue
-        late.add(placed.node.name)
-        needed |= set(placed.variable)
-    return late
 
 
 def _encrypted(names: tuple[str, ...], given: Iterable[str] | None) -> frozenset[str]:

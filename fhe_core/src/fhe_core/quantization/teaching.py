@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,10 +31,16 @@ class School:
         self._net, self._graph, self._data, self._seed = net, graph, data, seed
         self._taught: dict[Any, tuple[dict[str, Array], dict[str, Array]]] = {}
 
-    def lessons(self, module: QuantizedModule, samples: Array | None) -> Lessons | None:
+    def lessons(
+        self,
+        module: QuantizedModule,
+        readings: Sequence[tuple[Array, Array]],
+        samples: Array | None,
+    ) -> Lessons | None:
         """What a module's program is to be tuned on.
 
         Args:
+            readings: what the integers of its outputs mean.
             samples: indices of the calibration samples to blend; None for all.
 
         Returns:
@@ -56,7 +62,12 @@ class School:
         return Lessons(
             dict(zip(module.encoder_names, integers, strict=True)),
             [targets[name].astype(np.float64) for name in names],
+            readings,
         )
+
+    def blends(self, samples: Array | None) -> dict[str, Array]:
+        """The blended samples themselves, those of the lessons in their order."""
+        return self._teach(tuple(dict.fromkeys(self._graph.output_names)), samples)[0]
 
     def _teach(
         self, names: tuple[str, ...], samples: Array | None

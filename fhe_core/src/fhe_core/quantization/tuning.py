@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fhe_core.program.adjoints import operand_gradients, reduced, weight_gradient
+from fhe_core.program.antiperiodic import whole_tables
 from fhe_core.program.interpreter import Noise
 from fhe_core.program.nodes import BATCH, Node
 from fhe_core.program.program import Program
@@ -30,7 +31,7 @@ Array = NDArray[Any]
 
 #: Lessons of one step; those that decide what is best, and after how many steps they do.
 _BATCH = 64
-_EXAMINED = 1024
+EXAMINED = 1024
 _EXAMINATION = 25
 #: First step of a weight, relative to the mean magnitude of its node's weights, and of a shift, relative to
 #: the deviation of its accumulator. It falls to zero.
@@ -45,6 +46,8 @@ _PUSH = 0.2
 _TEMPERATURE = 2.0
 _BY_VALUE = 0.1
 _TINY = 1e-12
+#: Of one tuning at the most: some ten seconds.
+_MULTIPLICATIONS = 2e11
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,12 @@ class Lessons:
     Attributes:
         integers: what the client encrypts, (samples, ...) for each input of the program.
         targets: what the float model has in place of each output, of the same shapes.
+        readings: slope and offset of each output: what its integers mean, for each element.
     """
 
     integers: Mapping[str, Array]
     targets: Sequence[Array]
+    readings: Sequence[tuple[Array, Array]]
 
     def first(self, count: int) -> Lessons:
         """The first ones."""
@@ -69,7 +74,7 @@ class Lessons:
 
     def _part(self, chosen: Any) -> Lessons:
         integers = {name: array[chosen] for name, array in self.integers.items()}
-        return Lessons(integers, [target[chosen] for target in self.targets])
+        return Lessons(integers, [target[chosen] for target in self.targets], self.readings)
 
 
 @dataclass(frozen=True)
@@ -79,10 +84,12 @@ class Tuned:
     Attributes:
         kernels: integers in place of weights, by their node's ``kernel``.
         shifts: integers that are added to accumulators, by their names.
+        means: of each of these accumulators with its shift, for each element, on the first lessons.
     """
 
     kernels: Mapping[str, NDArray[np.int64]]
     shifts: Mapping[str, NDArray[np.int64]]
+    means: Mapping[str, Array]
 
 
 def tune(
@@ -98,16 +105,22 @@ def tune(
 
     Args:
         program: complete, with widths and tables.
-        steps: of gradient descent (Adam: Kingma, Ba, 2015), on 64 lessons each.
+        steps: of gradient descent (Adam: Kingma, Ba, 2015), on 64 lessons each; fewer where a model is so
+            large that they would take long.
         p_error: of one look-up; decides how much noise approximate rounding makes.
         seed: of the noise and of the order of lessons.
         advance: told of each step.
     """
+    steps = min(steps, _affordable(program))
     rng = np.random.default_rng(seed)
     tape = _Tape(program, float(Noise(p_error, seed).scale))
-    examined = lessons.first(_EXAMINED)
+    examined = lessons.first(EXAMINED)
     outputs = tape.forward(examined.integers, None)
-    readings = list(map(_Reading.fitted, outputs, examined.targets))
+    readings = [
+        _Reading(*line, float(target.var()) or 1.0)
+        for line, target in zip(lessons.readings, examined.targets, strict=True)
+    ]
+    tape.centre()
     learners = {key: _Adam(value, tape.unit(key)) for key, value in tape.learned.items()}
     best, least = tape.rounded(), _loss(readings, outputs, examined)
     for step in range(1, steps + 1):
@@ -137,16 +150,16 @@ def _loss(readings: Sequence[_Reading], outputs: Sequence[Array], lessons: Lesso
     )
 
 
-def work(program: Program) -> int:
-    """About how many multiplications one sample takes: what a step of tuning costs."""
-    total = 0
+def _affordable(program: Program) -> int:
+    """How many steps are worth their time: large models take fewer."""
+    multiplications = 0
     for node in program.nodes:
         size = int(np.prod([n for n in node.shape if n != BATCH]))
         weights = node.attributes.get("weights")
-        total += size * (
-            1 if weights is None else max(1, weights.size // max(node.shape[1:2] or (1,)))
-        )
-    return total
+        each = 1 if weights is None else max(1, weights.size // max(node.shape[1:2] or (1,)))
+        multiplications += size * each
+    # Forward, and back to operands and to weights.
+    return int(_MULTIPLICATIONS // (3 * _BATCH * max(multiplications, 1)))
 
 
 def divergence(found: Array, wanted: Array) -> float:
@@ -164,22 +177,25 @@ def divergence(found: Array, wanted: Array) -> float:
     return float(surprise.sum(axis=1).mean()) + _BY_VALUE * error
 
 
+def line_through(x: Array, y: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
+    """Slope and intercept of the line through the points (x, y) along some axes, by least squares.
+
+    Both lack these axes. Where x never varies the slope is 0.
+    """
+    mean_x, mean_y = (a.mean(axis=axes, keepdims=True, dtype=np.float64) for a in (x, y))
+    power = ((x - mean_x) ** 2).sum(axis=axes)
+    shared = ((x - mean_x) * (y - mean_y)).sum(axis=axes)
+    slope = np.divide(shared, power, out=np.zeros(power.shape), where=power > 0)
+    return slope, mean_y.reshape(slope.shape) - slope * mean_x.reshape(slope.shape)
+
+
 @dataclass(frozen=True)
 class _Reading:
-    """What an output's integers mean: an affine function, fitted to what they have to be."""
+    """What an output's integers mean: an affine function."""
 
     slope: Array
     offset: Array
     variance: float
-
-    @classmethod
-    def fitted(cls, integers: Array, target: Array) -> _Reading:
-        """By least squares, for each element."""
-        x, y = integers - integers.mean(axis=0), target - target.mean(axis=0)
-        power = (x * x).sum(axis=0)
-        slope = np.divide((x * y).sum(axis=0), power, out=np.zeros_like(y[0]), where=power > 0)
-        offset = target.mean(axis=0) - slope * integers.mean(axis=0)
-        return cls(slope, offset, float(target.var()) or 1.0)
 
     def loss(self, integers: Array, target: Array) -> float:
         """How far the output is from what it has to be."""
@@ -245,6 +261,26 @@ class _Tape:
         self._tables = {id(node): _Table(node) for node in program.nodes if node.op == "lookup"}
         self._values: dict[int, Array] = {}
         self._batch = 0
+        self._centres: dict[int, _Centre] = {}
+
+    def centre(self) -> None:
+        """From now on weights are learned as they act on what is read beyond its mean, when last run.
+
+        What they do to the mean is taken back by the shift that follows: else the weights of positive values
+        all move together, and their sum far too much.
+        """
+        for key, shift in self._named.items():
+            source = shift.inputs[0]
+            if shift.op != "shift" or id(source) not in self.learned:
+                continue
+            operand = self._values[id(source.inputs[0])]
+            # Of each channel, where the same weights read every position of it.
+            axes = (0, *range(2, operand.ndim)) if source.op == "conv" else (0,)
+            mean = operand.mean(axis=axes, keepdims=True)
+            shape = (1, *operand.shape[1:])
+            self._centres[key] = _Centre(
+                source, np.broadcast_to(mean, shape), self.learned[id(source)].copy()
+            )
 
     def forward(
         self, integers: Mapping[str, Array], rng: np.random.Generator | None
@@ -279,13 +315,20 @@ class _Tape:
     def rounded(self) -> Tuned:
         """What is learned so far."""
         integers = {key: np.rint(value).astype(np.int64) for key, value in self.learned.items()}
-        shifts = {n.name: integers[key] for key, n in self._named.items() if n.op == "shift"}
-        kernels = {
-            n.attributes["kernel"]: integers[key]
-            for key, n in self._named.items()
-            if n.op != "shift"
-        }
-        return Tuned(kernels, shifts)
+        integers.update((key, self._shift(key).astype(np.int64)) for key in self._centres)
+        shifts = {key: node for key, node in self._named.items() if node.op == "shift"}
+        return Tuned(
+            {
+                node.attributes["kernel"]: integers[key]
+                for key, node in self._named.items()
+                if key not in shifts
+            },
+            {node.name: integers[key] for key, node in shifts.items()},
+            {
+                node.name: self._values[key].mean(axis=0) - node.attributes["offset"][0]
+                for key, node in shifts.items()
+            },
+        )
 
     def backward(self, outputs: Sequence[Array]) -> dict[int, Array]:
         """Gradients of what is learned, from those of the outputs."""
@@ -313,7 +356,9 @@ class _Tape:
                     found[id(node)] = (
                         reduced(gradient, attributes["offset"].shape)
                         if node.op == "shift"
-                        else weight_gradient(node.op, gradient, operands[0], attributes)
+                        else weight_gradient(
+                            node.op, gradient, self._beyond_mean(node, operands[0]), attributes
+                        )
                     )
                 parts = operand_gradients(node.op, gradient, operands, attributes)
                 for source, part in zip(node.inputs, parts, strict=True):
@@ -326,8 +371,27 @@ class _Tape:
         if learned is None:
             return node.attributes
         if node.op == "shift":
-            return {**node.attributes, "offset": node.attributes["offset"] + np.rint(learned)}
+            offset = node.attributes["offset"] + self._shift(id(node))
+            return {**node.attributes, "offset": offset}
         return {**node.attributes, "weights": np.rint(learned)}
+
+    def _shift(self, key: int) -> Array:
+        """What is added to an accumulator, as an integer."""
+        learned, centre = self.learned[key], self._centres.get(key)
+        if centre is None:
+            return np.rint(learned)
+        node = centre.node
+        moved = np.rint(self.learned[id(node)]) - centre.weights
+        attributes = {**node.attributes, "weights": moved}
+        done = RULES[node.op].evaluate([centre.mean], attributes, 1)
+        axes = tuple(i for i, n in enumerate(learned.shape) if n == 1)
+        return np.rint(learned - done.mean(axis=axes, keepdims=True))
+
+    def _beyond_mean(self, node: Node, operand: Array) -> Array:
+        for centre in self._centres.values():
+            if centre.node is node:
+                return operand - centre.mean
+        return operand
 
     def _rounded(self, node: Node, x: Array, rng: np.random.Generator | None) -> Array:
         dropped, exact = node.attributes["dropped"], node.attributes["exact"]
@@ -338,22 +402,39 @@ class _Tape:
         return np.asarray(np.floor(levels))
 
 
+@dataclass(frozen=True)
+class _Centre:
+    """What weights read on average, and what they were then."""
+
+    node: Node
+    mean: Array
+    weights: Array
+
+
 class _Table:
     """A look-up's tables, and their slopes."""
 
     def __init__(self, node: Node) -> None:
-        tables = node.attributes["tables"].astype(np.float32)
+        self._periodic = node.attributes.get("antiperiodic", False)
+        tables, self._first = whole_tables(node)
+        tables = tables.astype(np.float32)
         self._length = tables.shape[1]
-        self._first = node.attributes["first"]
         self._starts = node.attributes["which"] * self._length
         self._entries = tables.reshape(-1)
-        self._slopes = _slopes(tables).reshape(-1)
+        self._slopes = _slopes(tables, self._periodic).reshape(-1)
         self._index: Array = np.zeros(0, np.intp)
         self._beyond: Array = np.zeros(0, np.float32)
 
     def entries(self, levels: Array) -> Array:
-        """The entry for each level. Beyond the ends the last one, where the circuit would wrap around."""
+        """The entry for each level. Beyond the ends the last one, where the circuit would wrap around; but a
+        triangle that uses the padding bit goes on as the circuit has it.
+        """
         index = levels - self._first
+        if self._periodic:
+            index = np.mod(index, self._length).astype(np.intp)
+            self._index = index + self._starts
+            self._beyond = np.zeros(1, np.float32)
+            return np.asarray(self._entries[self._index])
         margin = _MARGIN * self._length
         low, high = margin - 0.5, self._length - 0.5 - margin
         self._beyond = np.minimum(index - low, 0) + np.maximum(index - high, 0)
@@ -367,8 +448,12 @@ class _Table:
         return np.asarray(gradient * self._slopes[self._index] + push * self._beyond)
 
 
-def _slopes(tables: Array) -> Array:
+def _slopes(tables: Array, periodic: bool) -> Array:
     """Half of what lies between the two neighbours of each entry; at the ends, of the entry and its one."""
+    if periodic:
+        return np.asarray(
+            (np.roll(tables, -1, axis=1) - np.roll(tables, 1, axis=1)) / 2, np.float32
+        )
     if tables.shape[1] < 2:
         return np.zeros_like(tables)
     return np.asarray(np.gradient(tables, axis=1), np.float32)

@@ -132,9 +132,10 @@ def _rounded(net: Net, plan: Plan) -> Iterator[tuple[dict[str, Array], dict[str,
         source = name.rpartition("@")[0]
         constants[source] = represented(_constants(net)[source], weight.parameters)
     yield data, constants
-    first = plan.tensors.get(net.placed.variable[0])
-    if net.placed.op.shares_scale and not net.placed.fused and first is not None:
-        scale = first.scale
+    # What comes first may be a condition, which shares no scale.
+    joined = plan.tensors.get(net.placed.variable[-1])
+    if net.placed.op.shares_scale and not net.placed.fused and joined is not None:
+        scale = joined.scale
         floats = {n: x for n, x in _constants(net).items() if np.asarray(x).dtype.kind == "f"}
         yield data, {n: np.rint(x / scale) * scale for n, x in floats.items()} | constants
 

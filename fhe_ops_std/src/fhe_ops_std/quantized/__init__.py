@@ -12,6 +12,7 @@ from fhe_ops_std.quantized import (
     integer_linear,
     layout,
     linear,
+    logic,
     normalization,
     norms,
     pooling,
@@ -27,6 +28,7 @@ from fhe_ops_std.quantized import (
 CLASSES: tuple[type[QuantizedOp], ...] = (
     *univariate.CLASSES,
     *arithmetic.CLASSES,
+    *logic.CLASSES,
     *linear.CLASSES,
     *pooling.CLASSES,
     *reduction.CLASSES,

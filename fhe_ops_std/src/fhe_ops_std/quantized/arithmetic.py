@@ -34,34 +34,48 @@ class JoiningOp(Conditional):
 
     def join(self, q_inputs: Sequence[QuantizedArray]) -> Any:
         """The real values of the op on its encrypted inputs alone."""
-        return total(q_inputs)
+        return total(self, q_inputs)
 
     def with_constants(self, real: Any, constants: Sequence[Any]) -> Any:
         return self.call_impl(real, *constants) if constants else real
 
 
-def total(arrays: Sequence[QuantizedArray], sign: int = 1) -> Any:
-    """The real values of a + sign (b + c + ...), added up as integers at the scale of a."""
-    first = arrays[0].quantizer
-    integers, zero = arrays[0].qvalues, np.asarray(first.zero_point)
-    for array in arrays[1:]:
-        part, zero_point = at_scale(array, first.scale)
+def total(op: QuantizedOp, arrays: Sequence[QuantizedArray], sign: int = 1) -> Any:
+    """The real values of a + sign (b + c + ...), added up as integers at one scale."""
+    scale = joint_scale(op, arrays)
+    (integers, zero), *others = (at_scale(array, scale) for array in arrays)
+    for part, zero_point in others:
         integers = integers + part if sign > 0 else integers - part
         zero = zero + sign * np.asarray(zero_point)
-    return (integers.astype(np.float64) - zero) * first.scale
+    return (integers.astype(np.float64) - zero) * scale
+
+
+def joint_scale(op: QuantizedOp, arrays: Sequence[QuantizedArray]) -> float:
+    """The scale at which an op joins tensors: that of the first, which the plan has for all of them.
+
+    Where training has chosen one for each, the least: the others are often whole multiples of it.
+    """
+    scales = [float(array.quantizer.scale) for array in arrays]
+    trained = op.plan is not None and op.plan.settings.get("trained")
+    return min(scales) if trained else scales[0]
 
 
 def at_scale(array: QuantizedArray, scale: float) -> tuple[Any, Any]:
     """The integers of an array at a given scale, and their zero point.
 
-    The plan gives tensors that are joined one scale, and then these are the array's own. Where a plan was
-    edited not to, they are requantized, with a look-up.
+    The plan gives tensors that are joined one scale, and then these are the array's own. Where it does not,
+    because a user or the training said otherwise, they are multiplied if their scale is a whole multiple,
+    and else requantized, with a look-up.
+
+    Raises:
+        PlanError: they would need more than 16 bits.
     """
     own = array.quantizer
-    if np.isclose(own.scale, scale, rtol=1e-9):
+    ratio = own.scale / scale
+    if np.isclose(ratio, 1, rtol=1e-9, atol=0):
         return array.qvalues, own.zero_point
-    span = (np.asarray(own.params.high) - own.params.low).max() * own.scale
-    bits = int(np.ceil(np.log2(span / scale + 1))) + 1
+    span = (np.asarray(own.params.high) - own.params.low).max() * ratio
+    bits = int(np.ceil(np.log2(span + 1))) + 1
     if bits > 16:
         raise PlanError(
             "tensors that are joined have scales too far apart",
@@ -69,6 +83,9 @@ def at_scale(array: QuantizedArray, scale: float) -> tuple[Any, Any]:
             got=f"{own.scale:g} and {scale:g}",
             fix="give them one scale in the plan",
         )
+    factor = round(ratio)
+    if factor and np.isclose(ratio, factor, rtol=1e-9, atol=0):
+        return array.qvalues * factor, np.asarray(own.zero_point) * factor
     low = -(2 ** (bits - 1))
     levels = np.clip(np.rint(array.values / scale), low, -low - 1).astype(np.int64)
     return levels, 0
@@ -86,7 +103,7 @@ class QuantizedSub(JoiningOp):
     _impl_for_op_named = "Sub"
 
     def join(self, q_inputs: Sequence[QuantizedArray]) -> Any:
-        return total(q_inputs, sign=-1)
+        return total(self, q_inputs, sign=-1)
 
 
 class QuantizedSum(JoiningOp):
@@ -111,7 +128,7 @@ class Comparison(Conditional):
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         if self.can_fuse() or len(q_inputs) == 1:
             return super().q_impl(*q_inputs, **attrs)
-        return self.quantized(self.call_impl(total(q_inputs, sign=-1), np.float64(0)))
+        return self.quantized(self.call_impl(total(self, q_inputs, sign=-1), np.float64(0)))
 
 
 class QuantizedMul(Conditional):
@@ -171,7 +188,7 @@ class QuantizedMax(JoiningOp):
     choose = staticmethod(primitives.maximum)
 
     def join(self, q_inputs: Sequence[QuantizedArray]) -> Any:
-        scale = q_inputs[0].quantizer.scale
+        scale = joint_scale(self, q_inputs)
         # One zero point for all: comparing integers then compares values.
         parts = [part - zero for part, zero in (at_scale(array, scale) for array in q_inputs)]
         return reduce(self.choose, parts).astype(np.float64) * scale
@@ -210,5 +227,5 @@ CLASSES: tuple[type[QuantizedOp], ...] = (
         named(name, Comparison)
         for name in ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
     ),
-    *(named(name, Conditional) for name in ("Pow", "PRelu", "Mod", "Where", "And", "Or", "Xor")),
+    *(named(name, Conditional) for name in ("Pow", "PRelu", "Mod")),
 )

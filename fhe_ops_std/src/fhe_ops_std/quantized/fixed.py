@@ -10,7 +10,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +76,8 @@ class Step:
 
 class FixedMap(QuantizedOp):
     """A linear function of the encrypted input, given by the op's constants."""
+
+    encryptable: ClassVar[tuple[int, ...]] = (0,)
 
     @abstractmethod
     def steps(self, shape: tuple[int, ...], clear: Sequence[Any]) -> Iterable[Step]:

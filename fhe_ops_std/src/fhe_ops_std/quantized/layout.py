@@ -11,11 +11,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fhe_core import QuantizedArray, QuantizedOp
+from fhe_ops_std.quantized.arithmetic import at_scale, joint_scale
 
 
 class LayoutOp(QuantizedOp):
     """Moves elements. The result keeps the scale of the input."""
 
+    encryptable: ClassVar[tuple[int, ...]] = (0,)
     keeps_scale: ClassVar[bool] = True
 
     def can_fuse(self) -> bool:
@@ -25,7 +27,7 @@ class LayoutOp(QuantizedOp):
         inputs = self._prepare_inputs_with_constants(
             *q_inputs, calibrate=False, quantize_actual_values=False
         )
-        return self.quantized(self._function(*inputs, **attrs))
+        return self.quantized(self._function(*inputs, **self.with_outputs_wanted(attrs)))
 
 
 class QuantizedShape(QuantizedOp):
@@ -46,6 +48,7 @@ class QuantizedPad(QuantizedOp):
     """Padding: constants become integers, so the input is quantized first."""
 
     _impl_for_op_named = "Pad"
+    encryptable: ClassVar[tuple[int, ...]] = (0,)
     shares_scale: ClassVar[bool] = True
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
@@ -78,12 +81,10 @@ class QuantizedConcat(QuantizedOp):
     shares_scale: ClassVar[bool] = True
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
-        from fhe_ops_std.quantized.arithmetic import at_scale
-
         inputs = self._prepare_inputs_with_constants(
             *q_inputs, calibrate=False, quantize_actual_values=False
         )
-        scale = q_inputs[0].quantizer.scale
+        scale = joint_scale(self, q_inputs)
         encrypted = iter(q_inputs)
         parts, zeros = [], []
         for index, values in enumerate(inputs):

@@ -9,12 +9,14 @@ channel of the output, at no cost.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from fhe_core.program.nodes import BATCH
 from fhe_core.quantization.op import WeightChannels
 
-from fhe_core import CompilationError, QuantizedArray, QuantizedOp, primitives
+from fhe_core import CompilationError, QuantizedArray, QuantizedOp, Tensor, primitives
+from fhe_ops_std._kernels import require_fit
 from fhe_ops_std._windows import windows
 
 #: More than a tensor has, where it is brought to another scale: rounding it again is hardly seen.
@@ -40,7 +42,12 @@ class QuantizedMatMul(QuantizedOp):
 
 
 def product(a: QuantizedArray, b: QuantizedArray, left: bool = False) -> Any:
-    """The real values of a @ b, as an accumulator rescaled. ``left``: ``a`` is the clear one."""
+    """The real values of a @ b, as an accumulator rescaled. ``left``: ``a`` is the clear one.
+
+    Raises:
+        CompilationError: samples of a batch would be added up, or multiplied with each other.
+    """
+    _keep_samples_apart(a, b)
     zero_a, zero_b = a.quantizer.zero_point, b.quantizer.zero_point
     scale = a.quantizer.scale * b.quantizer.scale
     if left:
@@ -52,6 +59,26 @@ def product(a: QuantizedArray, b: QuantizedArray, left: bool = False) -> Any:
     else:
         accumulator, offset = (a.qvalues - zero_a) @ (b.qvalues - zero_b), 0
     return (accumulator.astype(np.float64) - offset) * scale
+
+
+def _keep_samples_apart(a: QuantizedArray, b: QuantizedArray) -> None:
+    both = isinstance(a.qvalues, Tensor) and isinstance(b.qvalues, Tensor)
+    if both and min(len(a.shape), len(b.shape)) < 3:
+        problem = "two encrypted matrices are multiplied, and so the samples with each other"
+    elif BATCH in (a.shape[-1], b.shape[-2:][0]):
+        problem = "the product sums over the samples of a batch"
+    else:
+        return
+    raise CompilationError(
+        problem,
+        expected="the batch as the first of three dimensions or more, or as the rows of an encrypted A",
+        got=f"{_spelled(a)} @ {_spelled(b)}",
+        fix="add the dimension (Unsqueeze), or export the model with samples as rows of the first matrix",
+    )
+
+
+def _spelled(array: QuantizedArray) -> str:
+    return f"({', '.join('batch' if n == BATCH else str(n) for n in array.shape)})"
 
 
 def _zeros(array: QuantizedArray, place: int) -> Any:
@@ -71,23 +98,26 @@ class QuantizedGemm(QuantizedOp):
         if self.constant(1) is None:
             return None
         axis = 0 if self.attrs.get("transB") else 1
-        return WeightChannels(index=1, weight_axis=axis, output_axis=1)
+        bias = 2 if self.attrs.get("beta", 1.0) == 1 else None
+        return WeightChannels(index=1, weight_axis=axis, output_axis=1, bias=bias)
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
-        if attrs["transA"]:
-            raise CompilationError(
-                "the encrypted matrix is transposed, which mixes the samples of a batch",
-                where=self.where,
-                expected="transA=0",
-                fix="transpose in the model before the batch is formed",
-            )
         inputs = self._prepare_inputs_with_constants(
             *q_inputs, calibrate=False, quantize_actual_values=True
         )
         a, b = inputs[:2]
+        left = 0 in self.constant_inputs
+        if attrs["transA"] and not left:
+            raise CompilationError(
+                "the encrypted matrix is transposed, which mixes the samples of a batch",
+                where=self.where,
+                expected="transA=0 where A is encrypted: its rows are the samples",
+                fix="export the model with a Gemm or MatMul whose first matrix has samples as rows",
+            )
+        if attrs["transA"]:
+            a = transposed(a)
         if attrs["transB"]:
             b = transposed(b)
-        left = 0 in self.constant_inputs
         if len(inputs) > 2 and inputs[2] is not None and 2 not in self.constant_inputs:
             return self.quantized(self._with_encrypted(a, b, inputs[2], attrs))
         result = product(a, b, left) * attrs["alpha"]
@@ -101,7 +131,7 @@ class QuantizedGemm(QuantizedOp):
         """The real values of the op, with a look-up that brings C to the scale of the accumulator."""
         if 1 not in self.constant_inputs:
             raise CompilationError(
-                "Gemm of two encrypted matrices and an encrypted C is not supported",
+                "Gemm with an encrypted B and an encrypted C is not supported",
                 where=self.where,
                 fix="export it as a MatMul and an Add",
             )
@@ -142,23 +172,21 @@ class QuantizedConv(QuantizedOp):
     """Convolution in one or two dimensions, with clear weights."""
 
     _impl_for_op_named = "Conv"
+    encryptable: ClassVar[tuple[int, ...]] = (0,)
 
     def weight_channels(self) -> WeightChannels | None:
         if self.constant(1) is None:
             return None
-        return WeightChannels(index=1, weight_axis=0, output_axis=1)
+        return WeightChannels(index=1, weight_axis=0, output_axis=1, bias=2)
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         inputs = self._prepare_inputs_with_constants(
             *q_inputs, calibrate=False, quantize_actual_values=True
         )
         x, w = inputs[:2]
-        if 1 not in self.constant_inputs:
-            raise CompilationError(
-                "convolution with encrypted weights is not supported",
-                where=self.where,
-                fix="make the weights constants of the model",
-            )
+        require_fit(
+            "Conv", x.shape, w.shape, group=attrs["group"], kernel_shape=attrs["kernel_shape"]
+        )
         result = convolution(x, w, attrs)
         bias = self.constant(2)
         if bias is not None:
@@ -181,25 +209,41 @@ def convolution(x: QuantizedArray, w: QuantizedArray, attrs: Mapping[str, Any]) 
         pads=attrs["pads"],
         strides=attrs["strides"],
     )
-    group = attrs["group"]
-    zero = np.broadcast_to(np.reshape(x.quantizer.zero_point, -1), x.shape[1])
+    zero = zeros_of_channels(x)
     accumulator = primitives.conv(
         x.qvalues,
         weights,
         strides=[window.stride for window in sliding],
         pads=[(window.before, window.after) for window in sliding],
         dilations=[window.dilation for window in sliding],
-        group=group,
+        group=attrs["group"],
         pad_value=zero,
     )
-    # Padding stands for zero, so the zero points add up to one number a channel, at the border too.
+    return convolved(accumulator, weights, x, w.quantizer.scale)
+
+
+def zeros_of_channels(x: QuantizedArray) -> Any:
+    """The integer that stands for zero in each channel of x: (N, C, ...)."""
+    return np.broadcast_to(np.reshape(x.quantizer.zero_point, -1), x.shape[1])
+
+
+def convolved(accumulator: Any, weights: Any, x: QuantizedArray, scale: Any) -> Any:
+    """The real values of a convolution: (N, M, ...), from its integers.
+
+    Args:
+        weights: (M, C / group, ...kernel), those that x was convolved with, its zero points as padding.
+        scale: of the weights: one, or M.
+    """
+    # Every tap sees an element, or the zero point: that adds up to one number a channel, at the border too.
     taps = weights.sum(axis=tuple(range(2, weights.ndim)))
+    zero = zeros_of_channels(x)
+    group = len(zero) // taps.shape[1]
     channels = zero.reshape(group, -1).repeat(len(taps) // group, axis=0)
-    offset = (taps * channels).sum(axis=1)
     column = (-1, *[1] * (weights.ndim - 2))
-    scale = np.asarray(w.quantizer.scale)
+    offset = (taps * channels).sum(axis=1).reshape(column)
+    scale = np.asarray(scale)
     scale = scale.reshape(column) if scale.ndim else scale
-    return (accumulator.astype(np.float64) - offset.reshape(column)) * (scale * x.quantizer.scale)
+    return (accumulator.astype(np.float64) - offset) * (scale * x.quantizer.scale)
 
 
 CLASSES: tuple[type[QuantizedOp], ...] = (QuantizedMatMul, QuantizedGemm, QuantizedConv)

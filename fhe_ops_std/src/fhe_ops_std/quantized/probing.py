@@ -23,37 +23,16 @@ _SAMPLES = 3
 _LARGEST_BATCH = 4096
 
 
-def parted(
-    op: QuantizedOp, q_inputs: Sequence[QuantizedArray], encryptable: Sequence[int] = (0,)
-) -> list[Any]:
-    """The inputs by position: ``QuantizedArray``s where they are encrypted, arrays where they are clear.
-
-    Args:
-        encryptable: positions of the inputs that may be encrypted.
-
-    Raises:
-        CompilationError: another one is, which would decide where elements go.
-    """
+def parted(op: QuantizedOp, q_inputs: Sequence[QuantizedArray]) -> list[Any]:
+    """The inputs by position: arrays where they are constants, or have to be; else ``QuantizedArray``s."""
     inputs = op._prepare_inputs_with_constants(
         *q_inputs, calibrate=False, quantize_actual_values=True
     )
-    names = list(op.signature.input_names)
     for index, value in enumerate(inputs):
         if index in op.constant_inputs:
             inputs[index] = np.asarray(op.constant(index))
-        elif value is None or index in encryptable:
-            continue
-        elif isinstance(value.values, np.ndarray) and op.plan is not None:
+        elif value is not None and index not in (op.encryptable or ()):
             inputs[index] = value.values  # computed from shapes
-        else:
-            name = names[index] if index < len(names) else str(index)
-            raise CompilationError(
-                f"the input {name!r} is encrypted, and decides which elements are computed with",
-                where=op.where,
-                expected=f"a constant {name!r}",
-                got="an input that depends on encrypted data",
-                fix=f"make {name!r} a constant of the model, or compute it before encryption",
-            )
     return inputs
 
 

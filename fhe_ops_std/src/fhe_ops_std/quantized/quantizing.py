@@ -7,13 +7,13 @@ are those of the model.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import ml_dtypes
 import numpy as np
 from fhe_core.quantization.quantizers import QuantizationParameters
 
-from fhe_core import CompilationError, QuantizedOp
+from fhe_core import QuantizedOp
 from fhe_ops_std._types import dtype_numbered
 from fhe_ops_std.quantizing import spread
 
@@ -37,23 +37,7 @@ def integers_of(
 class WithClearScale(QuantizedOp):
     """An op with a scale and a zero point, which are constants of the model."""
 
-    def can_fuse(self) -> bool:
-        return self._has_clear_scale()
-
-    def q_impl(self, *q_inputs: Any, **attrs: Any) -> Any:
-        if not self._has_clear_scale():
-            raise CompilationError(
-                "the scale or the zero point is encrypted, or computed from encrypted values",
-                where=self.where,
-                expected="constants",
-                fix="quantize the model statically, so that its scales are constants",
-            )
-        return super().q_impl(*q_inputs, **attrs)
-
-    def _has_clear_scale(self) -> bool:
-        given = range(1, max(len(self.input_names), 2))
-        names = self.input_names or ("", "scale")
-        return all(i in self.constant_inputs for i in given if names[i])
+    encryptable: ClassVar[tuple[int, ...]] = (0,)
 
     def _spread(self, index: int, x: Any, attrs: Any) -> Any:
         """A constant input in float32, as it broadcasts to x; 0 where it is absent."""

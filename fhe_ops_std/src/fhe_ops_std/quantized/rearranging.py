@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fhe_core import CompilationError, QuantizedArray, QuantizedOp
-from fhe_ops_std.quantized.arithmetic import at_scale, named
+from fhe_ops_std.quantized.arithmetic import at_scale, joint_scale, named
 from fhe_ops_std.quantized.layout import LayoutOp
 from fhe_ops_std.quantized.probing import linear_map, mixes_samples, parted, sources, spells_batch
 
@@ -91,12 +91,14 @@ class QuantizedTrilu(QuantizedOp):
     """A triangle of matrices: elements of the rest are 0, whatever they are, so that it is a look-up."""
 
     _impl_for_op_named = "Trilu"
+    encryptable: ClassVar[tuple[int, ...]] = (0,)
 
 
 class QuantizedCenterCropPad(QuantizedOp):
     """Cuts, or pads with zeros at the scale of the input."""
 
     _impl_for_op_named = "CenterCropPad"
+    encryptable: ClassVar[tuple[int, ...]] = (0,)
     shares_scale: ClassVar[bool] = True
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
@@ -116,13 +118,12 @@ class Placing(QuantizedOp):
     """Elements of encrypted inputs at constant places, constants at the others, all at one scale."""
 
     shares_scale: ClassVar[bool] = True
-    #: Positions of the inputs that may be encrypted; what is left of them is constant.
     encryptable: ClassVar[tuple[int, ...]] = (0,)
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
-        inputs = parted(self, q_inputs, self.encryptable)
+        inputs = parted(self, q_inputs)
         places = [i for i in self.encryptable if i not in self.constant_inputs]
-        scale = inputs[places[0]].quantizer.scale
+        scale = joint_scale(self, [inputs[i] for i in places])
         parts = [np.subtract(*at_scale(inputs[i], scale)) for i in places]
 
         def placed(numbered: list[Any]) -> Any:
@@ -198,6 +199,7 @@ class QuantizedOneHot(QuantizedOp):
     """Comparisons of the index with each class: one look-up each."""
 
     _impl_for_op_named = "OneHot"
+    encryptable: ClassVar[tuple[int, ...]] = (0,)
 
     def can_fuse(self) -> bool:
         return False

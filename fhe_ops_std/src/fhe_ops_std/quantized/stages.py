@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fhe_core import CompilationError, QuantizedArray, QuantizedOp
+from fhe_core import CompilationError, QuantizedArray, QuantizedOp, Tensor
 
 #: A look-up's result costs the same up to this width, and half as much again beyond.
 FREE_BITS = 8
@@ -26,10 +26,15 @@ def signed(x: QuantizedArray) -> Any:
 
 
 def extent(x: QuantizedArray) -> tuple[int, int]:
-    """The least and the largest of ``signed(x)``, zero among them."""
-    params = x.quantizer.params
-    low = (np.asarray(params.low) - params.zero_point).min()
-    high = (np.asarray(params.high) - params.zero_point).max()
+    """The least and the largest that ``signed(x)`` can be, zero among them."""
+    integers = signed(x)
+    if isinstance(integers, Tensor):
+        # Of integers that are joined at one scale there are fewer than the quantizer allows for.
+        low, high = integers.bounds or (0, 0)
+    else:
+        params = x.quantizer.params
+        low = (np.asarray(params.low) - params.zero_point).min()
+        high = (np.asarray(params.high) - params.zero_point).max()
     return min(int(low), 0), max(int(high), 0)
 
 

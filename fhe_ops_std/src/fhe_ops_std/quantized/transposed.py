@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from fhe_core.quantization.op import WeightChannels
 from numpy.typing import NDArray
 
-from fhe_core import CompilationError, QuantizedArray, QuantizedOp, primitives
+from fhe_core import QuantizedArray, QuantizedOp, primitives
+from fhe_ops_std._kernels import require_fit
 from fhe_ops_std._windows import Window
 from fhe_ops_std.quantized.fixed import Step
+from fhe_ops_std.quantized.linear import convolved, zeros_of_channels
 from fhe_ops_std.quantized.probing import parted
 from fhe_ops_std.transposed import images
 
@@ -26,6 +28,7 @@ class QuantizedConvTranspose(QuantizedOp):
     """
 
     _impl_for_op_named = "ConvTranspose"
+    encryptable: ClassVar[tuple[int, ...]] = (0,)
 
     def weight_channels(self) -> WeightChannels | None:
         # With groups an entry along this axis belongs to one output channel of each group.
@@ -38,13 +41,16 @@ class QuantizedConvTranspose(QuantizedOp):
             *q_inputs, calibrate=False, quantize_actual_values=True
         )
         x, w = inputs[:2]
-        if 1 not in self.constant_inputs or (len(q_inputs) > 1):
-            raise CompilationError(
-                "a transposed convolution with encrypted weights or bias is not supported",
-                where=self.where,
-                fix="make the weights and the bias constants of the model",
-            )
-        weights, group = w.qvalues - w.quantizer.zero_point, attrs["group"]
+        group, kernel = attrs["group"], attrs["kernel_shape"]
+        require_fit(
+            self._impl_for_op_named,
+            x.shape,
+            w.shape,
+            group=group,
+            kernel_shape=kernel,
+            transposed=True,
+        )
+        weights = _as_conv(w.qvalues - w.quantizer.zero_point, group)
         spatial = weights.ndim - 2
         sliding = images(
             x.shape[2:],
@@ -56,27 +62,19 @@ class QuantizedConvTranspose(QuantizedOp):
             pads=attrs["pads"],
             strides=attrs["strides"],
         )
-        zero = np.broadcast_to(np.reshape(x.quantizer.zero_point, -1), x.shape[1])
+        zero = zeros_of_channels(x)
         accumulator = primitives.conv(
             _around(_spread(x.qvalues, sliding, zero), sliding, zero),
-            _as_conv(weights, group),
+            weights,
             strides=[1] * spatial,
             pads=[(0, 0)] * spatial,
             dilations=[window.dilation for window in sliding],
             group=group,
         )
-        # Every tap sees an element, or the zero point: it adds up to one number a channel, as in Conv.
-        taps = weights.sum(axis=tuple(range(2, weights.ndim))) * zero[:, None]
-        offset = taps.reshape(group, len(zero) // group, -1).sum(axis=1).reshape(-1)
-        column = (-1, *[1] * spatial)
-        scale = np.asarray(w.quantizer.scale)
-        scale = scale.reshape(column) if scale.ndim else scale
-        result = (accumulator.astype(np.float64) - offset.reshape(column)) * (
-            scale * x.quantizer.scale
-        )
+        result = convolved(accumulator, weights, x, w.quantizer.scale)
         bias = self.constant(2)
         if bias is not None:
-            result = result + bias.astype(np.float64).reshape(column)
+            result = result + bias.astype(np.float64).reshape(-1, *[1] * spatial)
         return self.quantized(result)
 
 
@@ -135,6 +133,7 @@ class QuantizedCol2Im(QuantizedOp):
     """Sums of blocks at their places in an image."""
 
     _impl_for_op_named = "Col2Im"
+    encryptable: ClassVar[tuple[int, ...]] = (0,)
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         x, image, block = parted(self, q_inputs)
