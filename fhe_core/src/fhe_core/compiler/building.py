@@ -31,7 +31,7 @@ class Builder:
         self._session = session
         self.samples = samples
         self._compiled = compiled
-        self._estimates: dict[str, float] = {}
+        self._complexities: dict[str, float] = {}
 
     def module(self, settings: Settings) -> QuantizedModule | None:
         """The candidate's module; None where accumulators would be too wide for any circuit."""
@@ -66,12 +66,21 @@ class Builder:
             found = self._compiled(module)
         except CompilationError:
             return None
-        self._estimates[_widths(settings)] = found.complexity
+        self._complexities[_widths(settings)] = found.complexity
         return found
 
-    def estimate(self, settings: Settings) -> float:
-        """The complexity of candidates of these widths that was seen last; 0 where there was none."""
-        return self._estimates.get(_widths(settings), 0.0)
+    def complexity(self, settings: Settings) -> float:
+        """That of a candidate of these widths; infinite where there is no circuit.
+
+        Which of them does not matter: weights that tuning has moved cost about the same.
+        """
+        key = _widths(settings)
+        if key not in self._complexities:
+            self._complexities[key] = float("inf")
+            module = self.module(replace(settings, tuning=0))
+            if module is not None:
+                self.cost(module, settings)
+        return self._complexities[key]
 
 
 def _widths(settings: Settings) -> str:

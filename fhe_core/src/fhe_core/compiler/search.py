@@ -37,10 +37,12 @@ Array = NDArray[Any]
 #: Bits kept by roundings, of activations and of weights.
 ROUNDINGS = (2, 3, 4, 5, 6, 7, 8)
 WIDTHS = (3, 4, 5, 6, 8)
-#: Bits of activations and of weights, together, that are tried, those first whose sums are narrowest; and
-#: those that tell whether a rounding is worth a trial.
-PAIRS = ((4, 4), (5, 4), (5, 5), (6, 5), (6, 6), (8, 6))
+#: Bits of activations and of weights, together, that are tried, the most accurate first; and those that tell
+#: whether a rounding is worth a trial.
+PAIRS = ((8, 6), (6, 6), (6, 5), (5, 5), (5, 4), (4, 4))
 PROBE = (6, 6)
+#: Two candidates this far below what is wanted end the trials with a rounding, or three nearer ones.
+_NEAR = 0.006
 #: How much more disagreement is allowed on blends than loss of score: as much as without labels.
 _BLEND_FACTOR = 3
 #: How many single changes are tried on the best uniform candidate.
@@ -161,10 +163,16 @@ def search(
             probe = widened(base, rounding=kept, **_bits(*PROBE))
             if not state.is_promising(student, probe):
                 continue
+            misses = 0
             for activations, weights in PAIRS:
                 settings = widened(base, rounding=kept, **_bits(activations, weights))
                 advance(1)
-                if state.consider(student, replace(settings, tuning=_TRIAL_STEPS)):
+                if state.is_too_dear(student, settings):
+                    continue
+                state.consider(student, replace(settings, tuning=_TRIAL_STEPS))
+                near = state.rows[-1].checked
+                misses += (near < 0) + (near < -_NEAR)
+                if misses > 2:
                     break
         if state.best is None:
             raise _nothing(state.rows, searched)
@@ -303,8 +311,7 @@ class _State:
         if key in self._seen:
             return False
         self._seen.add(key)
-        if self._price(builder.estimate(settings)) > self._price(_complexity(self.best)) * _SAME:
-            # Building takes milliseconds, tuning and compiling up to seconds.
+        if self.is_too_dear(student, settings):
             return False
         module = builder.module(settings)
         if module is None:
@@ -335,6 +342,13 @@ class _State:
     def _price(self, complexity: float) -> float:
         """The complexity, as far as it counts: without look-ups, a model that has some is all but free."""
         return max(complexity, _FREE) if self.has_lookups else complexity
+
+    def is_too_dear(self, student: Student, settings: Settings) -> bool:
+        """Whether candidates of these widths cost more than the best. Tuning takes longer than to ask."""
+        if self.best is None:
+            return False
+        complexity = self.builder(student).complexity(settings)
+        return self._price(complexity) > self._price(_complexity(self.best)) * _SAME
 
     def is_promising(self, student: Student, settings: Settings) -> bool:
         """Whether tuning may make up for what is lost with these, and cost has not ruled them out."""
