@@ -1,15 +1,15 @@
-"""``n_bits="auto"``: the cheapest widths and roundings whose score is within tolerance.
+"""``n_bits="auto"``: the cheapest circuit whose score is within tolerance.
 
-Candidates are scored on one part of the calibration data, simulated, with the noise of approximate rounding
-in it; what is good enough there and cheaper than the best so far is checked together with the rest, because
-the best of many scores flatters. Calibration data are mostly training data, on which a net is surer of
-itself than on what it will see: so a candidate must also agree with the float model on blends of samples.
+Smaller models that are good enough in float come first (`compiler.students`). Each of them, and each form of it
+that the packs have, is tried with every rounding, those pairs first that cost least, because what an encrypted
+inference costs is decided by how many look-ups there are and by the bits that their roundings keep.
 
-Cost is Concrete's own, from compiled circuits. What an encrypted inference costs is decided by the bits that
-roundings keep, so these are tried from few to many, uniformly, until even the narrowest candidate costs more
-than the best found. The most promising at each are tuned (`quantization.tuning`) on the first part of the data:
-that costs nothing under encryption, and often saves a bit. From the best, single accumulators and weights give
-up bits, as long as the score allows it. What is found in the end is tuned once more, on all data.
+Candidates are tuned (`quantization.tuning`) and scored on one part of the calibration data, simulated, with the
+noise of approximate rounding in it; what is good enough there and cheaper than the best so far is checked
+together with the rest, because the best of many scores flatters. Calibration data are mostly training data, on
+which a net is surer of itself than on what it will see: so a candidate must also agree with the float model on
+blends of samples. Cost is Concrete's own, from compiled circuits. From the best, single accumulators and
+weights give up bits, as long as the score allows it. What is found in the end is tuned once more, on all data.
 """
 
 from __future__ import annotations
@@ -37,10 +37,9 @@ Array = NDArray[Any]
 #: Bits kept by roundings, of activations and of weights.
 ROUNDINGS = (2, 3, 4, 5, 6, 7, 8)
 WIDTHS = (3, 4, 5, 6, 8)
-#: Bits of activations and of weights, together, that are tried, the most accurate first; and those that tell
-#: whether a rounding is worth a trial.
-PAIRS = ((8, 6), (6, 6), (6, 5), (5, 5), (5, 4), (4, 4))
-PROBE = (6, 6)
+#: Bits of activations and of weights, together, that are tried, the most accurate first: these tell whether a
+#: rounding is worth more trials.
+PAIRS = ((8, 8), (8, 6), (6, 6), (6, 5), (5, 5), (5, 4), (4, 4))
 #: Two candidates this far below what is wanted end the trials with a rounding, or three nearer ones.
 _NEAR = 0.006
 #: How much more disagreement is allowed on blends than loss of score: as much as without labels.
@@ -160,16 +159,16 @@ def search(
         for student, kept in _in_order(smaller):
             if state.best and student.lookups * LOOKUP[kept] > _complexity(state.best):
                 break
-            probe = widened(base, rounding=kept, **_bits(*PROBE))
-            if not state.is_promising(student, probe):
+            tried = [widened(base, rounding=kept, **_bits(*pair)) for pair in PAIRS]
+            if not state.is_promising(student, tried):
                 continue
             misses = 0
-            for activations, weights in PAIRS:
-                settings = widened(base, rounding=kept, **_bits(activations, weights))
+            for settings in tried:
                 advance(1)
-                if state.is_too_dear(student, settings):
-                    continue
+                looked_at = len(state.rows)
                 state.consider(student, replace(settings, tuning=_TRIAL_STEPS))
+                if len(state.rows) == looked_at:
+                    continue
                 near = state.rows[-1].checked
                 misses += (near < 0) + (near < -_NEAR)
                 if misses > 2:
@@ -350,14 +349,15 @@ class _State:
         complexity = self.builder(student).complexity(settings)
         return self._price(complexity) > self._price(_complexity(self.best)) * _SAME
 
-    def is_promising(self, student: Student, settings: Settings) -> bool:
-        """Whether tuning may make up for what is lost with these, and cost has not ruled them out."""
-        module = self.builder(student).module(settings)
-        if module is None:
-            return False
-        score = self.searched.score(module, self.seed)
-        self.rows.append(Candidate(settings, student, score))
-        return score >= self.searched.wanted - _TUNABLE
+    def is_promising(self, student: Student, settings: Sequence[Settings]) -> bool:
+        """Whether tuning may make up for what is lost with the first of these that there is a circuit for."""
+        for each in settings:
+            module = self.builder(student).module(each)
+            if module is not None:
+                score = self.searched.score(module, self.seed)
+                self.rows.append(Candidate(each, student, score))
+                return score >= self.searched.wanted - _TUNABLE
+        return False
 
     def checked(self, module: QuantizedModule) -> float:
         """By how much a module is better than it has to be, in the check where that is least."""
