@@ -39,6 +39,8 @@ def main() -> None:
         MODEL, data["x_calib"], n_bits="auto", labels=data["y_calib"], progress=True
     )
     show_cost(qm)
+    for notice in qm.notices:
+        console.print(f"- {notice}", markup=False)
 
     heading(f"4. Accuracy on all {len(data['y_test'])} test images")
     show_accuracies(qm, data["x_test"], data["y_test"])

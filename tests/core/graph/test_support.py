@@ -250,18 +250,19 @@ def chain(op: str) -> list[str]:
         "names that nothing produces",
     ],
 )
-def test_two_thousand_nodes_are_checked_in_under_a_second(
+def test_two_thousand_nodes_are_checked_in_seconds(
     nodes: list[str], problems: int, build: Any
 ) -> None:
     model = build(*nodes, inputs={"t0": ["N", 2]}, outputs=["t2000"])
     start = time.process_time()
     report = fhe_core.check(model)
     str(report)
-    assert time.process_time() - start < 1
+    # A third of one, alone: but coverage and other tests take their share. Asking each of each takes minutes.
+    assert time.process_time() - start < 5
     assert len(report.problems) == problems
 
 
-def test_two_thousand_unknown_operators_are_told_in_under_a_second(build: Any, node: Any) -> None:
+def test_two_thousand_unknown_operators_are_told_in_seconds(build: Any, node: Any) -> None:
     """Each different, with a reason for each, and suggestions for those that have a likeness."""
     nodes = [
         node(f"t{i + 1} = {('Relu', 'Mystery')[i % 2]}{i}(t{i})", domain="") for i in range(2000)
@@ -269,7 +270,8 @@ def test_two_thousand_unknown_operators_are_told_in_under_a_second(build: Any, n
     model = build(*nodes, inputs={"t0": ["N", 2]}, outputs=["t2000"])
     start = time.process_time()
     problems = {problem.op: problem.reason for problem in fhe_core.check(model).problems}
-    assert time.process_time() - start < 1
+    # A third of one, alone: but coverage and other tests take their share. Asking each of each takes minutes.
+    assert time.process_time() - start < 5
     for i, entry in enumerate(nodes):
         assert "ONNX has no such operator" in problems[entry.op_type]
         assert ("perhaps 'Relu'" in problems[entry.op_type]) == (i % 2 == 0)

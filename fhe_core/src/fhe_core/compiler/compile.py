@@ -46,7 +46,7 @@ def compile(
     Args:
         model: path, bytes or ``onnx.ModelProto``.
         calibration: an array, a tuple of arrays, or a dict by input name; some hundred samples.
-        n_bits: ``"auto"``: the cheapest uniform widths within tolerance; an int (2 to 16); or a dict of
+        n_bits: ``"auto"``: the cheapest circuit within tolerance; an int (2 to 16); or a dict of
             ``op_inputs``, ``op_weights``, ``model_inputs``, ``model_outputs`` and node names.
         rounding: bits kept of each accumulator before a look-up: an int, a dict by node name, or None
             for the search's or the plan's choice.
@@ -64,8 +64,9 @@ def compile(
         ranges: of activations, unless searched: ``minmax``, ``percentile`` or ``mse``.
         weight_scheme: ``symmetric`` or ``affine``.
         weight_granularity: ``per-channel`` or ``per-tensor``.
-        savings: ``all``: look-ups that do nothing on the calibration data are left out. ``exact``: those that
-            do nothing for any input. ``none``.
+        savings: which look-ups may be left out. ``all``: those that do nothing on the calibration data, and
+            with ``n_bits="auto"`` whole channels and activations, as long as the score allows it.
+            ``exact``: those that do nothing for any input. ``none``: none, and no other form of the model.
         seed: of every random choice.
         registry: where ops come from; the installed packs by default.
         progress: True for progress bars on a terminal.

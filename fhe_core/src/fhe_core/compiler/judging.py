@@ -68,6 +68,7 @@ class Judge:
     Attributes:
         goal: the float model's score there.
         wanted: the least that is within tolerance.
+        allowed: the tolerance.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Judge:
         self.expected = labels if labels is not None else self._reference
         self._score = score or default_score(reference, labels)
         self.goal = float(self._score(reference, self.expected))
-        self.wanted = self.goal - tolerance
+        self.wanted, self.allowed = self.goal - tolerance, tolerance
 
     def accepts(self, score: float) -> bool:
         return score >= self.wanted

@@ -40,17 +40,19 @@ WIDTHS = (3, 4, 5, 6, 8)
 #: Bits of activations and of weights, together, that are tried, the most accurate first: these tell whether a
 #: rounding is worth more trials.
 PAIRS = ((8, 8), (8, 6), (6, 6), (6, 5), (5, 5), (5, 4), (4, 4))
-#: Two candidates this far below what is wanted end the trials with a rounding, or three nearer ones.
-_NEAR = 0.006
+#: Two candidates this far below what is wanted, in tolerances, end the trials with a rounding, or three nearer.
+_NEAR = 1.2
 #: How much more disagreement is allowed on blends than loss of score: as much as without labels.
 _BLEND_FACTOR = 3
 #: How many single changes are tried on the best uniform candidate.
 _REFINEMENTS = 16
-#: How far below what is wanted a model may be before it is tuned, for how many steps candidates are, and
-#: then the best of them.
-_TUNABLE = 0.06
+#: How far below what is wanted a model may be before it is tuned, in tolerances; for how many steps candidates
+#: are, and then the best of them.
+_TUNABLE = 12
 _TRIAL_STEPS = 1000
 _STEPS = 4000
+#: From so many bits kept on, a model is also tried in the form that it came in.
+_MANY = 5
 #: About what a look-up costs, in millions, by the bits that its rounding keeps: for the order of trials.
 LOOKUP = {2: 41e6, 3: 68e6, 4: 98e6, 5: 227e6, 6: 526e6, 7: 1201e6, 8: 2694e6}
 #: Complexities that differ by less are the same, and so are all below what half a look-up costs.
@@ -170,7 +172,7 @@ def search(
                 if len(state.rows) == looked_at:
                     continue
                 near = state.rows[-1].checked
-                misses += (near < 0) + (near < -_NEAR)
+                misses += (near < 0) + (near < -_NEAR * allowed)
                 if misses > 2:
                     break
         if state.best is None:
@@ -186,6 +188,7 @@ def _in_order(smaller: Sequence[Student]) -> list[tuple[Student, int]]:
         (student, kept)
         for student in smaller
         for kept in (ROUNDINGS if student.lookups else ROUNDINGS[-1:])
+        if not student.replaced or kept >= _MANY
     ]
     return sorted(pairs, key=lambda pair: pair[0].lookups * LOOKUP[pair[1]])
 
@@ -356,7 +359,7 @@ class _State:
             if module is not None:
                 score = self.searched.score(module, self.seed)
                 self.rows.append(Candidate(each, student, score))
-                return score >= self.searched.wanted - _TUNABLE
+                return score >= self.searched.wanted - _TUNABLE * self.searched.allowed
         return False
 
     def checked(self, module: QuantizedModule) -> float:

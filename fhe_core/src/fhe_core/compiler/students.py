@@ -55,12 +55,14 @@ class Student:
         left_out: look-ups of the whole model that it does without.
         margin: by how much its float outputs are better than they have to be, in the check where that is
             least, as a share of the tolerance: 1 is as good as the float model.
+        replaced: another form of it is no larger, and better where roundings keep few bits.
     """
 
     session: Session = field(compare=False, repr=False)
     lookups: int
     left_out: int
     margin: float
+    replaced: bool = False
 
     def __str__(self) -> str:
         whole = self.lookups + self.left_out
@@ -98,13 +100,12 @@ def students(
 
 
 def in_best_forms(students: Sequence[Student]) -> list[Student]:
-    """Each in the forms that the packs have for it, too: in place of itself where that is no larger."""
+    """Each, and in the forms that the packs have for it."""
     found = []
     for student in students:
         forms = list(_in_other_forms(student))
-        if not any(form.lookups <= student.lookups * _LARGER for form in forms):
-            found.append(student)
-        found += forms
+        replaced = any(form.lookups <= student.lookups * _LARGER for form in forms)
+        found += [replace(student, replaced=replaced), *forms]
     return found
 
 
@@ -159,6 +160,8 @@ def _without_channels(
     for share in _SHARES if start.lookups else ():
         advance(1)
         narrow = school.narrowed(best.session, linear, max(1, round(share * start.lookups)))
+        if narrow.keys() <= linear.keys():
+            continue
         # The first has no fewer: it says of dead channels that they are, for other forms to know.
         fewer = best.lookups + (share == 1)
         tried = school.tried(narrow, best.session.constants, fewer)
