@@ -254,7 +254,7 @@ class _School:
         for name, flags in live.items():
             if name in found or flags.all():
                 continue
-            shape = channels_shape(student, left[name], len(flags))
+            shape = _channels_shape(student, left[name], len(flags))
             mean = means[name].reshape(shape)
             found[name] = ReductionPlan(flags.reshape(shape), np.zeros(shape), mean)
         return found
@@ -302,7 +302,7 @@ def _others(session: Session, placed: PlacedOp, rank: int) -> tuple[int, ...]:
     return tuple(i for i in range(rank) if i != axis)
 
 
-def channels_shape(session: Session, placed: PlacedOp, count: int) -> tuple[int, ...]:
+def _channels_shape(session: Session, placed: PlacedOp, count: int) -> tuple[int, ...]:
     """That of an array with one element for each channel, which broadcasts to the activation."""
     rank = _rank(session, placed)
     axis = _channel_axis(session, placed, rank)
@@ -310,13 +310,11 @@ def channels_shape(session: Session, placed: PlacedOp, count: int) -> tuple[int,
 
 
 def _rank(session: Session, placed: PlacedOp) -> int:
-    name = placed.node.outputs[0]
-    return session.measured_floats([name])[name].ndim
+    return len(session.shape(placed.node.outputs[0]))
 
 
 def _elements(session: Session, placed: PlacedOp) -> int:
-    name = placed.node.outputs[0]
-    return int(math.prod(session.measured_floats([name])[name].shape[1:]))
+    return math.prod(session.shape(placed.node.outputs[0]))
 
 
 def _channels(session: Session, placed: PlacedOp) -> Iterator[_Channel]:

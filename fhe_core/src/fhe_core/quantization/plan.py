@@ -276,6 +276,8 @@ class Plan:
             _check_scale(tensor.scale, f"tensor {name!r}")
         for name, weight in self.weights.items():
             _check_scale(weight.scale, f"weights {name!r}")
+        for name, reduction in self.reductions.items():
+            _check_reduction(name, reduction)
         for name, accumulator in self.accumulators.items():
             if accumulator.rounding is not None:
                 check_rounding(accumulator.rounding, f"accumulator {name!r}")
@@ -324,6 +326,28 @@ def _check_scale(scale: Any, what: str) -> None:
             got=str(scale)[:60],
             fix="edit it, or leave the plan's own scale",
         )
+
+
+def _check_reduction(name: str, reduction: ReductionPlan) -> None:
+    parts = [_floats(part) for part in (reduction.live, reduction.slope, reduction.offset)]
+    live, slope, _ = parts
+    known = all(np.isfinite(part).all() for part in parts) and bool(np.isin(live, (0, 1)).all())
+    if known and (not live.any() or not np.any(slope * (live == 0))):
+        return
+    raise PlanError(
+        f"reductions[{name!r}] of the plan is not understood",
+        expected="live of 0 and 1; finite slope and offset; slope 0 where some elements live",
+        got=f"live {str(reduction.live)[:40]}, slope {str(reduction.slope)[:40]}",
+        fix="use the plan as it was written, or compile again for a new one",
+    )
+
+
+def _floats(value: Any) -> NDArray[np.float64]:
+    """NaN for what is no array of numbers, lists of several lengths among it."""
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        return np.asarray(np.nan)
 
 
 def _kernel(name: str, rows: Any) -> NDArray[np.int64]:

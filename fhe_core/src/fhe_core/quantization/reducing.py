@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fhe_core.errors import PlanError
-from fhe_core.graph.ir import Graph
+from fhe_core.graph.ir import Graph, Node
 from fhe_core.graph.passes import alternatives as graph_alternatives
 from fhe_core.graph.passes import reduce_activation, run_passes
 from fhe_core.graph.simplify import simplify
@@ -79,6 +79,35 @@ def reduced_graph(
             )
         graph = forms[name]
     return graph
+
+
+def check_reduction(
+    name: str,
+    entry: ReductionPlan,
+    node: Node,
+    constants: Mapping[str, Any],
+    shape: tuple[int, ...],
+) -> None:
+    """Raises PlanError for what cannot take the place of a node's output.
+
+    Args:
+        shape: of that output, with the batch dimension 1.
+    """
+    varying = [each for each in node.reads if each not in constants]
+    given = [np.shape(part) for part in (entry.live, entry.slope, entry.offset)]
+    try:
+        fits = np.broadcast_shapes(*given, shape) == shape
+    except ValueError:
+        fits = False
+    if len(varying) == 1 and len(node.writes) == 1 and fits:
+        return
+    raise PlanError(
+        f"reductions[{name!r}] of the plan does not fit the model",
+        where=node.where(),
+        expected=f"an activation of one tensor, and arrays that broadcast to {shape}",
+        got=f"{len(varying)} tensors, and shapes {', '.join(map(str, given))}",
+        fix="use the plan with the model that it was made for",
+    )
 
 
 def forms_of(

@@ -39,7 +39,7 @@ from fhe_core.quantization.placement import Placement, is_trained, place
 from fhe_core.quantization.plan import AccumulatorPlan, Plan, ReductionPlan
 from fhe_core.quantization.planning import Settings, initial_plan
 from fhe_core.quantization.recording import Recorded, record
-from fhe_core.quantization.reducing import forms_of, left_out, reduced_graph
+from fhe_core.quantization.reducing import check_reduction, forms_of, left_out, reduced_graph
 from fhe_core.quantization.teaching import School
 from fhe_core.quantization.tuning import Lessons, line_through, tune
 from fhe_core.quantization.unfused import unfused
@@ -98,6 +98,7 @@ class Session:
         self.alternatives: tuple[str, ...] = ()
         #: The session of the model as it came.
         self.whole = self
+        self._shapes: dict[str, tuple[int, ...]] = {}
         self.school = School(self.net, self.graph, self.data, seed)
         self._trained = trained
         count = len(next(iter(self.data.values())))
@@ -143,6 +144,12 @@ class Session:
         Raises:
             PlanError: a reduction or a constant does not fit the model.
         """
+        for name, entry in reductions.items():
+            node = next((node for node in self.graph.nodes if node.name == name), None)
+            if node is not None:
+                check_reduction(
+                    name, entry, node, self.graph.constants, self.shape(node.outputs[0])
+                )
         samples = self._first_samples()
         found = reduced_graph(
             self.graph, self.registry, reductions, constants or {}, alternatives, samples
@@ -155,7 +162,7 @@ class Session:
         other.net = NumpyModule(found, registry=self.registry)
         other.reductions, other.constants = dict(reductions), dict(constants or {})
         other.alternatives = tuple(alternatives)
-        other.recorded = None
+        other.recorded, other._shapes = None, {}
         other._calibrate()
         return other
 
@@ -163,6 +170,16 @@ class Session:
         """The alternatives that the packs have for this session's model, each "pack.name"."""
         found = forms_of(self.graph, self.registry, self._first_samples())
         return [name for name, _ in found]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor of the float model, with the batch dimension 1."""
+        if name not in self._shapes:
+            count = static_batch(self.graph) or 1
+            found = self.net.run(
+                {key: array[:count] for key, array in self.data.items()}, fetch=[name]
+            )
+            self._shapes[name] = (1, *np.shape(found[name])[1:])
+        return self._shapes[name]
 
     def _first_samples(self) -> dict[str, Array]:
         """Some, in a whole batch: enough to compare models on, and to see how far tensors reach."""
@@ -261,6 +278,12 @@ class Session:
         found = Accumulators(self.placement, settings, measured).ranges(nodes)
         _keep_ranges(nodes, plan, found)
         for name, node in _linear_outputs(recorded, nodes).items():
+            if name in plan.accumulators and plan.accumulators[name].antiperiodic:
+                raise PlanError(
+                    f"the plan keeps half of the period of {name!r}, which no look-up reads",
+                    where=node.where,
+                    fix="set antiperiodic to false for that accumulator",
+                )
             if name in plan.accumulators:
                 found[id(node)] = (plan.accumulators[name].low, plan.accumulators[name].high)
         return self._module(recorded, plan, found)
