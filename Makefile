@@ -14,7 +14,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3; do \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup models demo test lint bench docs dist constraints clean
+.PHONY: help setup models demo test lint mutants bench docs dist constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -51,6 +51,10 @@ lint: setup  ## formatting, style and types
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 
+mutants: setup  ## put 60 small faults into copies of the code, and see whether the tests notice
+	@$(BIN)/python -m pip install -qq -c constraints.txt --group mutants
+	@$(BIN)/python -m tests.mutants
+
 bench: setup  ## measure what the project promises
 	@set -e; for bench in tests/benchmarks/bench_*.py; do $(BIN)/python $$bench; done
 
@@ -72,7 +76,7 @@ dist: setup  ## wheels and source archives of the three distributions, in dist/
 constraints:  ## resolve the newest versions afresh, into constraints.txt
 	@$(PYTHON) -m venv --clear build/pins
 	@build/pins/bin/python -m pip install -qq --upgrade pip
-	@build/pins/bin/python -m pip install -qq torch==2.13.0 $(EDITABLES) --group dev
+	@build/pins/bin/python -m pip install -qq torch==2.13.0 $(EDITABLES) --group dev --group mutants
 	@build/pins/bin/python -m pip install -qq --no-deps --group models
 	@build/pins/bin/python .ci/pins.py >build/constraints.txt
 	@mv build/constraints.txt constraints.txt
