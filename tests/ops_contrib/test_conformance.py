@@ -12,6 +12,7 @@ from tests.ops_contrib import samples_ml, samples_qonnx, samples_trees
 
 class TestContrib(PackSuite):
     pack = "contrib"
+    thin = True
     # One of each kind of fusion, and of those the cheapest.
     encrypted: ClassVar[Sequence[str]] = ("ArrayFeatureExtractor", "Binarizer", "LinearRegressor")
     exceptions: ClassVar[Mapping[str, str]] = {

@@ -15,6 +15,7 @@ X = np.random.default_rng(0).normal(size=(24, 2, 3, 4)).astype(np.float32)
 
 class TestStd(PackSuite):
     pack = "std"
+    thin = True
     exceptions: ClassVar[Mapping[str, str]] = {
         "collected/Shape": "a shape is no secret, and not encrypted: there is nothing to compare",
         "reference/AveragePool/opset-6": "onnx.reference counts the padding, which opset 6 leaves out",

@@ -18,6 +18,7 @@ from fhe_core.testing.subject import (
     registry_for,
     whole_pack,
 )
+from fhe_core.testing.thinning import thinned
 
 _OURS = str(Path(__file__).resolve().parents[1])
 
@@ -118,8 +119,13 @@ def plan(
     checks: Iterable[Check] | None = None,
     exceptions: Mapping[str, str] | None = None,
     registry: Registry | None = None,
+    thin: bool = False,
 ) -> list[Trial]:
-    """Every case of every check of a pack, in order; arguments and errors as for `run_checks`."""
+    """Every case of every check of a pack, in order; arguments and errors as for `run_checks`.
+
+    Args:
+        thin: not every check on every sample: see `testing.thinning`.
+    """
     from fhe_core.testing.checks.all import CHECKS
 
     registry = registry_for(pack) if registry is None else registry
@@ -137,6 +143,8 @@ def plan(
                 key = next((key for key in trial.exception_keys if key in declared), None)
                 used.add(key)
                 trials.append(replace(trial, reason=declared[key]) if key else trial)
+    if thin:
+        trials = thinned(trials)
     left_out = {check.name for check in CHECKS} - {check.name for check in chosen}
     unused = [key for key in declared if key not in used and key.split("/")[0] not in left_out]
     if info.status == "loaded":  # where it is not, its operators are not there to be excused

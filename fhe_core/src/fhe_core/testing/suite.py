@@ -44,12 +44,15 @@ class PackSuite:
         exceptions: ``CHECK/OP`` or ``CHECK/OP/CASE`` to the reason why it is expected to fail. Its
             tests are strict xfails, and one that fits no test is a failure.
         encrypted: the operators of the encrypted run; by default one for each kind of fusion.
+        thin: not every check on every sample of an operator, but each check on some and each sample in
+            some, for packs with hundreds of operators. Results are compared on all samples as before.
     """
 
     pack: ClassVar[str] = ""
     bits: ClassVar[Sequence[int]] = BITS
     exceptions: ClassVar[Mapping[str, str]] = {}
     encrypted: ClassVar[Sequence[str] | None] = None
+    thin: ClassVar[bool] = False
 
     def samples(self) -> Mapping[str, Sequence[Sample]]:
         """Inputs by operator: needed for custom domains, more to try for ONNX's."""
@@ -87,6 +90,7 @@ class PackSuite:
                 bits=self.bits,
                 encrypted=self.encrypted,
                 exceptions=self.exceptions,
+                thin=self.thin,
             )
         except FheError as error:
             pytest.fail(f"{suite}: {error}", pytrace=False)
