@@ -14,7 +14,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3; do \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup models demo test lint mutants bench docs dist constraints clean
+.PHONY: help setup models demo test lint mutants fuzz bench docs dist constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -54,6 +54,10 @@ lint: setup  ## formatting, style and types
 mutants: setup  ## put 60 small faults into copies of the code, and see whether the tests notice
 	@$(BIN)/python -m pip install -qq -c constraints.txt --group mutants
 	@$(BIN)/python -m tests.mutants
+
+CASES ?= 100000
+fuzz: setup  ## damaged models, data and arguments, CASES=100000 of them
+	@$(BIN)/python -m tests.fuzz --cases $(CASES)
 
 bench: setup  ## measure what the project promises
 	@set -e; for bench in tests/benchmarks/bench_*.py; do $(BIN)/python $$bench; done

@@ -19,6 +19,7 @@ from onnx import AttributeProto, helper
 
 from fhe_core.errors import ModelError, UnsupportedOpError, Where
 from fhe_core.graph.steps import Resolver
+from fhe_core.graph.validity import NEWEST_VERSION
 from fhe_core.registry import OpSpec
 from fhe_core.registry.schema import normalize_domain
 
@@ -83,7 +84,7 @@ class Library:
             defaults = {default.name: default for default in own.attribute_proto}
             return _function(own, node, defaults, optional=False)
         schema = _schema(node, opset)
-        body = None if schema is None else _schema_body(schema, node, opset, types)
+        body = None if schema is None else _schema_body(schema, node, opset, types, where)
         if schema is None or body is None or len(node.input) > len(body.input):
             return None
         return _function(body, node, _schema_defaults(schema), optional=True)
@@ -180,6 +181,8 @@ def _implements(registry: Resolver, op_type: str, domain: str, opset: int) -> bo
 
 
 def _schema(node: onnx.NodeProto, opset: int) -> Any:
+    if not 0 < opset <= NEWEST_VERSION:
+        return None
     try:
         schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
     except onnx.defs.SchemaError:
@@ -188,19 +191,26 @@ def _schema(node: onnx.NodeProto, opset: int) -> Any:
 
 
 def _schema_body(
-    schema: Any, node: onnx.NodeProto, opset: int, types: Types
+    schema: Any, node: onnx.NodeProto, opset: int, types: Types, where: Where
 ) -> onnx.FunctionProto | None:
-    if schema.has_function:
-        data = schema.get_function_with_opset_version(opset)
-    elif schema.has_context_dependent_function:
-        known = types()
-        kinds = [known.get(name, onnx.TypeProto()) for name in node.input]
-        data = schema.get_context_dependent_function_with_opset_version(
-            opset, node.SerializeToString(), [kind.SerializeToString() for kind in kinds]
-        )
-    else:
-        return None
-    return onnx.FunctionProto.FromString(data) if data else None
+    try:
+        if schema.has_function:
+            data = schema.get_function_with_opset_version(opset)
+        elif schema.has_context_dependent_function:
+            known = types()
+            kinds = [known.get(name, onnx.TypeProto()) for name in node.input]
+            data = schema.get_context_dependent_function_with_opset_version(
+                opset, node.SerializeToString(), [kind.SerializeToString() for kind in kinds]
+            )
+        else:
+            return None
+        return onnx.FunctionProto.FromString(data) if data else None
+    except Exception as error:  # the builders of bodies trust the node, each in its own way
+        raise ModelError(
+            f"what ONNX puts in the op's place cannot be made: {' '.join(str(error).split())}",
+            where=where,
+            fix="correct the node's inputs and attributes, or export the model again",
+        ) from error
 
 
 def _schema_defaults(schema: Any) -> dict[str, AttributeProto]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,10 @@ from typing import Any
 import onnx
 
 from fhe_core.errors import ModelError
+from fhe_core.files import open_regular
+from fhe_core.graph.budgets import check_expansion
 from fhe_core.graph.external import embed_external_data, uses_external_data
+from fhe_core.graph.protos import check_text, messages
 from fhe_core.graph.validity import DEFAULT_DOMAINS, validity_errors
 
 # What people hand over instead of an ONNX file, by how it begins.
@@ -85,7 +88,8 @@ def parse_model(model: object) -> Parsed:
 
 def _read_file(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with open_regular(path) as file:
+            return file.read()
     except FileNotFoundError as error:
         raise ModelError(
             f"{str(path)!r} does not exist",
@@ -132,6 +136,7 @@ def _parse_bytes(data: bytes, label: str, folder: Path | None) -> Parsed:
 def _not_hollow(parsed: Parsed, data: bytes = b"") -> Parsed:
     # protobuf reads nearly anything as a message of unknown fields.
     if parsed.proto.HasField("graph"):
+        check_text(parsed.proto, parsed.label)
         return parsed
     raise ModelError(
         f"{parsed.label} is not an ONNX model: it holds no graph",
@@ -149,8 +154,10 @@ def normalize(parsed: Parsed) -> Parsed:
     """External data embedded, opset imports merged, ``ai.onnx`` written ``""``.
 
     Raises:
-        ModelError: external data that cannot be read, or one domain imported at two versions.
+        ModelError: external data that cannot be read, one domain imported at two versions, or more
+            nodes than a model may have (see ``budgets``).
     """
+    check_expansion(parsed.proto, parsed.label)
     edits: list[Callable[[onnx.ModelProto], None]] = []
     if uses_external_data(parsed.proto):
         edits.append(lambda proto: embed_external_data(proto, parsed.folder, parsed.label))
@@ -193,13 +200,5 @@ def _rename_default_domain(proto: onnx.ModelProto) -> None:
             node.domain = ""
 
 
-def _all_nodes(proto: onnx.ModelProto) -> list[Any]:
-    found: list[Any] = []
-    pending = [*proto.graph.node, *(node for body in proto.functions for node in body.node)]
-    while pending:
-        node = pending.pop()
-        found.append(node)
-        for attribute in node.attribute:
-            for graph in (attribute.g, *attribute.graphs):
-                pending.extend(graph.node)
-    return found
+def _all_nodes(proto: onnx.ModelProto) -> Iterator[Any]:
+    return (found for found in messages(proto) if isinstance(found, onnx.NodeProto))

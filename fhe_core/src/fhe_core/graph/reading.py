@@ -12,6 +12,7 @@ import onnx
 from onnx import AttributeProto
 
 from fhe_core.errors import ModelError, Where
+from fhe_core.graph.budgets import MAX_NODES, too_many_nodes
 from fhe_core.graph.functions import Function, Key, Library, inferred_types, model_types
 from fhe_core.graph.ir import Graph, Node, ValueInfo
 from fhe_core.graph.scopes import InnerNames, LocalNames, SameNames, Scope, defined, unused
@@ -41,18 +42,25 @@ def read_graph(model: onnx.ModelProto, registry: Resolver | None = None) -> Grap
             raise ModelError(
                 f"graph input {info.name!r} is not a tensor",
                 expected="a tensor, or a map",
-                got=kind.removesuffix("_type").replace("_", " "),
+                got=kind.removesuffix("_type").replace("_", " ") if kind else "no type",
                 fix="export the model with tensor inputs",
             )
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     scope = Scope(opsets, SameNames(), cache(lambda: model_types(model)))
-    return _Reader(model, registry).graph(model.graph, scope)
+    try:
+        return _Reader(model, registry).graph(model.graph, scope)
+    except RecursionError as error:
+        raise ModelError(
+            "the model's subgraphs and functions are nested too deep",
+            fix="export the model without local functions, or with flatter control flow",
+        ) from error
 
 
 class _Reader:
     def __init__(self, model: onnx.ModelProto, registry: Resolver | None) -> None:
         self._model = model
         self._library = Library(model, registry)
+        self._read = 0  # nodes, those of bodies that are then left alone included
 
     def graph(self, proto: Any, scope: Scope) -> Graph:
         scope = self._inside(proto, scope)
@@ -93,11 +101,14 @@ class _Reader:
             if function is not None:
                 body = self._body(function, proto, scope, name, where, taken)
                 if not function.optional or all(map(self._runs, body)):
-                    taken.update(node.name for node in body)
                     yield from body
                     continue
+                taken.difference_update(node.name for node in body)
             node = self._node(proto, scope, where)
             taken.add(name)
+            self._read += 1
+            if self._read > MAX_NODES:
+                raise too_many_nodes("the model", where)
             yield node
 
     def _node(self, proto: Any, scope: Scope, where: Where) -> Node:
@@ -159,7 +170,7 @@ class _Reader:
             name,
             (*outer.calls, function.key),
         )
-        nodes = list(self._nodes(function.nodes, scope, set(taken)))
+        nodes = list(self._nodes(function.nodes, scope, taken))
         for formal, result in returned:
             tensor = scope.read(formal)
             if not tensor:

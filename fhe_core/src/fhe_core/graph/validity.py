@@ -19,6 +19,7 @@ OLDEST_OPSET = (
 )
 OLDEST_COMPILED_OPSET = 7  # from 7 on, NumPy's rules of broadcasting
 NEWEST_OPSET = onnx.defs.onnx_opset_version()
+NEWEST_VERSION = 2**31 - 1  # of any domain: onnx keeps versions in 32 bits
 
 _EXPORT_OPSET = f"export the model again with opset_version={min(17, NEWEST_OPSET)}"
 
@@ -63,6 +64,14 @@ def _version_errors(proto: onnx.ModelProto, label: str) -> Iterator[ModelError]:
             f"{onnx.__version__} knows)",
             fix=_EXPORT_OPSET,
         )
+    for domain, version in versions.items():
+        if domain and not 0 < version <= NEWEST_VERSION:
+            yield ModelError(
+                f"{label} uses opset {version} of {domain}",
+                expected=f"opset 1 to {NEWEST_VERSION}",
+                fix="export the model again",
+            )
+            return
     newest_ml = onnx.defs.onnx_ml_opset_version()
     if versions.get("ai.onnx.ml", 1) > newest_ml:
         yield ModelError(

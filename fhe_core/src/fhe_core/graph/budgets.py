@@ -1,0 +1,94 @@
+"""How much a model may ask for before it is refused: nodes, and calls of functions in one another.
+
+A few hundred bytes can ask for more than any machine has. What is counted is known before any of it
+is done, so that a refusal is immediate and names the node that asks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import onnx
+
+from fhe_core.errors import ModelError, Where
+from fhe_core.graph.names import where_of
+from fhe_core.graph.protos import messages
+
+#: Nodes of a model whose functions are expanded. Exports of the largest language models have some
+#: ten thousand.
+MAX_NODES = 100_000
+#: Functions that call one another, as onnx's own shape inference counts them.
+MAX_CALL_DEPTH = 100
+
+_Key = tuple[str, str, str]  # domain, name, overload
+_SMALLER = "export the model without local functions, or a part of it at a time"
+
+
+def check_expansion(model: onnx.ModelProto, label: str) -> None:
+    """Refuse a model that has too many nodes, or would have once its functions are expanded.
+
+    Time is linear in the model's size, whatever it would expand to. Functions that call themselves
+    are left to ``reading``.
+
+    Raises:
+        ModelError: more than `MAX_NODES` nodes, or calls deeper than `MAX_CALL_DEPTH`.
+    """
+    measured = _Functions(model)
+    total = 0
+    for node in _nodes(model.graph):
+        size, depth = measured.of(_key(node), ())
+        total += size
+        if depth > MAX_CALL_DEPTH:
+            raise ModelError(
+                "the functions that this node calls call one another too deep",
+                where=where_of(node),
+                expected=f"at most {MAX_CALL_DEPTH} calls in one another",
+                fix=_SMALLER,
+            )
+        if total > MAX_NODES:
+            raise too_many_nodes(label, where_of(node))
+
+
+def too_many_nodes(label: str, where: Where) -> ModelError:
+    """The refusal of a model at the node that is one too many."""
+    return ModelError(
+        f"{label} has too many nodes, those of its functions counted at each call",
+        where=where,
+        expected=f"at most {MAX_NODES:,} nodes",
+        fix=_SMALLER,
+    )
+
+
+class _Functions:
+    """What a call of each function stands for: how many nodes, how many calls deep."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._calls = {
+            (f.domain, f.name, f.overload): Counter(map(_key, _nodes(f))) for f in model.functions
+        }
+        self._known: dict[_Key, tuple[int, int]] = {}
+
+    def of(self, key: _Key, around: tuple[_Key, ...]) -> tuple[int, int]:
+        """Nodes and depth of one node; 1 and 0 of an operator, or of a call round a cycle."""
+        if key not in self._calls or key in around:
+            return 1, 0
+        if key not in self._known:
+            if len(around) > MAX_CALL_DEPTH:
+                return 1, 1  # deep enough to be refused, whatever follows
+            size, depth, inside = 0, 0, (*around, key)
+            for callee, times in self._calls[key].items():
+                nodes, below = self.of(callee, inside)
+                size, depth = size + times * nodes, max(depth, below)
+            self._known[key] = size, depth + 1
+        return self._known[key]
+
+
+def _nodes(holder: Any) -> Iterable[Any]:
+    """The nodes of a graph or function, those of subgraphs included."""
+    return (message for message in messages(holder) if isinstance(message, onnx.NodeProto))
+
+
+def _key(node: Any) -> _Key:
+    return node.domain, node.op_type, node.overload
