@@ -119,7 +119,7 @@ def half_tables(
     levels: NDArray[np.int64],
     cell: NDArray[np.int64],
     offset: Any = 0,
-    chunk: int = 2**21,
+    chunk: int = 2**19,
 ) -> tuple[NDArray[np.int64], NDArray[np.intp], NDArray[np.int64]]:
     """The distinct tables of a look-up over half a period, and what is to be added to its results.
 

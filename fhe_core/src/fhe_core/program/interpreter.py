@@ -10,7 +10,8 @@ BLAS multiplies those, and float arithmetic on such integers is exact.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -25,8 +26,10 @@ from fhe_core.program.tabulation import before_conversion, before_rounding
 Array = NDArray[Any]
 Step = Callable[[list[Any], int, "Noise | None"], Array]
 
-#: Samples that go through the program at a time: enough for BLAS, few enough for the cache.
+#: Samples that go through the program at a time: enough for BLAS, few enough for the cache. And elements that
+#: one step may hold then: 128 MB in float32.
 CHUNK = 2048
+_ELEMENTS = 2**25
 
 
 class Noise:
@@ -67,6 +70,7 @@ class Interpreter:
             if node.op != "input"
         ]
         self._release = self._last_uses(slots)
+        self._chunk = samples_at_a_time(program.nodes, CHUNK, _ELEMENTS)
 
     def _last_uses(self, slots: Mapping[int, int]) -> list[list[int]]:
         last = {slots[id(n)]: i for i, n in enumerate(self.program.nodes)}
@@ -82,11 +86,12 @@ class Interpreter:
 
     def __call__(self, inputs: Mapping[str, Array], noise: Noise | None = None) -> list[Array]:
         batch = len(next(iter(inputs.values())))
-        if batch <= CHUNK:
+        size = self._chunk
+        if batch <= size:
             return self._run(inputs, noise)
         parts = [
-            self._run({name: array[i : i + CHUNK] for name, array in inputs.items()}, noise)
-            for i in range(0, batch, CHUNK)
+            self._run({name: array[i : i + size] for name, array in inputs.items()}, noise)
+            for i in range(0, batch, size)
         ]
         axes = [node.shape.index(BATCH) for node in self.program.outputs]
         return [
@@ -229,32 +234,68 @@ def _wrap_output(node: Node) -> Callable[[Array], Array]:
     return wrap
 
 
-def recorded_values(
+def recorded_tensors(
     outputs: Sequence[Node],
     inputs: Mapping[str, Array],
     shifts: Mapping[int, Any] | None = None,
-) -> dict[int, Array]:
-    """Every integer tensor of a recorded program that has no tables yet, by ``id``, on a batch.
+) -> Iterator[tuple[Node, Array]]:
+    """Every integer tensor of a recorded program that has no tables yet, in order, on a batch.
 
-    Float groups are evaluated as they were written, without rounding: what the planner measures.
+    Float groups are evaluated as they were written, without rounding: what the planner measures. Of what
+    nothing reads any more nothing is kept.
 
     Args:
         shifts: what tuning adds to nodes, by ``id``: it stands for what tuned weights do to their means.
     """
     shifts = shifts or {}
     batch = len(next(iter(inputs.values())))
+    nodes = Program.of(outputs).nodes
+    last = {id(read): i for i, node in enumerate(nodes) for read in _read(node)}
     values: dict[int, Array] = {}
-    for node in Program.of(outputs).nodes:
+    for i, node in enumerate(nodes):
         if node.op == "input":
-            values[id(node)] = inputs[node.name]
+            result = inputs[node.name]
         elif node.op == "lookup":
-            root = values[id(node.attributes["root"])]
-            values[id(node)] = group_values(node, root, batch)
+            result = group_values(node, values[id(node.attributes["root"])], batch)
         else:
             arrays = [values[id(source)].astype(np.float64) for source in node.inputs]
             result = RULES[node.op].evaluate(arrays, node.attributes, batch)
-            values[id(node)] = result + shifts[id(node)] if id(node) in shifts else result
-    return values
+            result = result + shifts[id(node)] if id(node) in shifts else result
+        yield node, result
+        values[id(node)] = result
+        for read in _read(node):
+            if last[id(read)] == i:
+                del values[id(read)]
+
+
+def _read(node: Node) -> tuple[Node, ...]:
+    """What evaluating a recorded node reads, each once."""
+    read = (node.attributes["root"],) if node.op == "lookup" else node.inputs
+    return tuple({id(source): source for source in read}.values())
+
+
+def recorded_values(outputs: Sequence[Node], inputs: Mapping[str, Array]) -> dict[int, Array]:
+    """The same, all of them at once, by ``id``."""
+    return {id(node): values for node, values in recorded_tensors(outputs, inputs)}
+
+
+def samples_at_a_time(nodes: Iterable[Node], most: int, elements: int) -> int:
+    """How many samples may go through a program at once, so that no step holds more elements.
+
+    Args:
+        most: samples in any case.
+        elements: of the largest step, with the windows of a convolution.
+    """
+    largest = max(map(_step_size, nodes), default=1)
+    return int(max(1, min(most, elements // max(largest, 1))))
+
+
+def _step_size(node: Node) -> int:
+    size = math.prod(n for n in node.shape if n != BATCH)
+    if node.op != "conv":
+        return size
+    channels, depth, *kernel = node.attributes["weights"].shape
+    return size + size // channels * depth * node.attributes["group"] * math.prod(kernel)
 
 
 def group_values(node: Node, integers: Array, batch: int) -> Array:

@@ -237,18 +237,11 @@ def evaluate(value: Value, known: dict[int, Any], batch: int) -> Any:
         KeyError: a root is missing.
     """
 
-    def fill(argument: Any) -> Any:
-        if isinstance(argument, (Node, HostInput, Call)):
-            return known[id(argument)]
-        if isinstance(argument, (list, tuple)):
-            return type(argument)(fill(part) for part in argument)
-        return argument
-
     for step in ordered([value], stop_at_nodes=True):
         if id(step) in known or not isinstance(step, Call):
             continue
-        arguments = fill(step.arguments)
-        keywords = {name: fill(argument) for name, argument in step.keywords.items()}
+        arguments = _filled(step.arguments, known)
+        keywords = {name: _filled(argument, known) for name, argument in step.keywords.items()}
         if step.layout:
             arguments = tuple(with_batch(argument, batch) for argument in arguments)
             keywords = {name: with_batch(argument, batch) for name, argument in keywords.items()}
@@ -256,3 +249,15 @@ def evaluate(value: Value, known: dict[int, Any], batch: int) -> Any:
             result = step.function(*arguments, **keywords)
         known[id(step)] = result if step.item is None else result[step.item]
     return known[id(value)]
+
+
+def _filled(argument: Any, known: Mapping[int, Any]) -> Any:
+    """``argument`` with arrays in place of recorded values.
+
+    No closure of ``evaluate``: one that calls itself keeps every array alive until garbage is collected.
+    """
+    if isinstance(argument, (Node, HostInput, Call)):
+        return known[id(argument)]
+    if isinstance(argument, (list, tuple)):
+        return type(argument)(_filled(part, known) for part in argument)
+    return argument

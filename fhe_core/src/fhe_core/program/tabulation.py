@@ -92,7 +92,7 @@ def tabulate(
     levels: NDArray[np.int64],
     cell: NDArray[np.int64],
     offset: Any = 0,
-    chunk: int = 2**22,
+    chunk: int = 2**20,
 ) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
     """The distinct tables of a look-up, and which one each element takes.
 

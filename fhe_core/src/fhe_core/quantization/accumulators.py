@@ -18,6 +18,7 @@ from fhe_core.program.nodes import BATCH, Node
 from fhe_core.program.program import Program
 from fhe_core.program.rules import RULES
 from fhe_core.program.widths import Range, bits_of, name_accumulators
+from fhe_core.quantization.extremes import Extremes
 from fhe_core.quantization.periods import SPARE, Period
 from fhe_core.quantization.placement import PlacedOp, Placement
 from fhe_core.quantization.plan import AccumulatorPlan, Plan
@@ -26,7 +27,6 @@ from fhe_core.quantization.planning import (
     channel_factors,
     channel_offsets,
     channel_width,
-    per_channel,
     planned_range,
     usable_span,
 )
@@ -40,14 +40,14 @@ class Accumulators:
     """The integer tensors of a recorded graph, as they were on the calibration data.
 
     Attributes:
-        values: of each node by ``id``, on a batch.
+        values: of each node by ``id``.
         widths: by ONNX node, the width that its weights were fitted to.
         halved: of these, those whose look-up needs half a table, and so one bit less.
     """
 
     placement: Placement
     settings: Settings
-    values: Mapping[int, Array]
+    values: Mapping[int, Extremes]
     widths: dict[str, int] = field(default_factory=dict)
     halved: dict[str, bool] = field(default_factory=dict)
 
@@ -182,7 +182,7 @@ class Accumulators:
             if node.exact
             else planned_range(
                 node.op,
-                (float(self.values[id(node)].min()), float(self.values[id(node)].max())),
+                self.values[id(node)].whole,
                 node.bounds,
                 self.settings,
             )
@@ -215,12 +215,11 @@ class Accumulators:
 
         Positive outputs may use the padding bit, so they need one bit less.
         """
-        array, settings = self.values[id(node)], self.settings
-        axis = node.shape.index(BATCH)
+        measured, settings = self.values[id(node)], self.settings
         if node.exact or settings.overflow == "guaranteed":
             low, high = node.low, node.high
         else:
-            low, high = array.min(axis=axis, keepdims=True), array.max(axis=axis, keepdims=True)
+            low, high = measured.low, measured.high
             spare = np.ceil((high - low) * settings.headroom / 2)
             low, high = low - spare, high + spare
         # All of the width is there anyway: leave as much room below as above.
@@ -230,14 +229,15 @@ class Accumulators:
     def offset_range(self, node: Node, offset: Any) -> Range:
         """The range that a node with an offset is planned for."""
         settings = self.settings
-        shifted = self.values[id(node)] + offset
+        measured = self.values[id(node)]
         bounds = int((node.low + offset).min()), int((node.high + offset).max())
         if node.exact or settings.overflow == "guaranteed":
             return bounds
         # Half of the span's headroom on either side, as the offsets leave it.
         spare = settings.headroom / 2
         axes = tuple(i for i, n in enumerate(offset.shape) if n == 1)
-        low, high = shifted.min(axis=axes), shifted.max(axis=axes)
+        low = (measured.low + offset).min(axis=axes)
+        high = (measured.high + offset).max(axis=axes)
         wider = (high - low) * spare
         least = max(bounds[0], int(np.floor((low - wider).min())))
         most = min(bounds[1], int(np.ceil((high + wider).max())))
@@ -261,10 +261,12 @@ class Accumulators:
     def _channel_range(self, node: Node, axis: int) -> tuple[Array, Array]:
         """Least and largest value of each channel: on the data, or for any input if guaranteed."""
         if self.settings.overflow != "guaranteed":
-            return per_channel(self.values[id(node)], node.shape, axis)
+            return self.values[id(node)].of_channels(axis)
         sample = tuple(1 if n == BATCH else n for n in node.shape)
-        bounds = np.stack([np.broadcast_to(b, sample) for b in (node.low, node.high)])
-        return per_channel(bounds, (1, *node.shape), axis % len(node.shape) + 1)
+        bounds = Extremes(node)
+        for bound in (node.low, node.high):
+            bounds.add(np.broadcast_to(bound, sample))
+        return bounds.of_channels(axis)
 
 
 def _weighted(placed: PlacedOp, accumulators: Iterable[Node]) -> Any:

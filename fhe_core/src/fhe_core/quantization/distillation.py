@@ -162,7 +162,7 @@ def _meant(session: Session, program: Program, learned: Tuned) -> dict[str, tupl
             continue
         if node.name in learned.means and node.op != "lookup" and node.shape[:1] == (BATCH,):
             nodes[node.name] = (placed, node, channels.output_axis % len(node.shape))
-    values = session.measured(recorded)
+    values = session.measured_values(recorded, [node for _, node, _ in nodes.values()])
     outputs = {name: placed.node.outputs[0] for name, (placed, _, _) in nodes.items()}
     real = session.measured_floats(list(outputs.values()))
     found = {}

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fhe_core.errors import PlanError
-from fhe_core.program.nodes import BATCH
 from fhe_core.program.savings import CHOICES
 from fhe_core.program.widths import Range
 from fhe_core.quantization.calibration import TensorStats
@@ -365,15 +364,6 @@ def planned_range(
     low = np.floor(low - spare * abs(low)) if low < 0 else low
     high = np.ceil(high + spare * abs(high)) if high > 0 else high
     return max(least, int(low)), min(most, int(high))
-
-
-def per_channel(values: NDArray[Any], shape: tuple[int, ...], axis: int) -> tuple[Any, Any]:
-    """Least and largest value of each channel of a batch of accumulators."""
-    axis = axis % len(shape)
-    if shape[axis] == BATCH:
-        raise PlanError("the output axis of weights is the batch", fix="correct weight_channels()")
-    others = tuple(i for i in range(values.ndim) if i != axis)
-    return values.min(axis=others), values.max(axis=others)
 
 
 def widened(settings: Settings, **changes: Any) -> Settings:

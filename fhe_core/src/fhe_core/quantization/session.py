@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -15,8 +15,8 @@ from fhe_core.graph.passes import SAMPLES, run_passes
 from fhe_core.graph.runner import NumpyModule
 from fhe_core.graph.simplify import simplify
 from fhe_core.program import host
-from fhe_core.program.interpreter import recorded_values
-from fhe_core.program.nodes import Node, Root
+from fhe_core.program.interpreter import recorded_tensors, samples_at_a_time
+from fhe_core.program.nodes import BATCH, Node, Root
 from fhe_core.program.program import Program
 from fhe_core.program.rules import RULES
 from fhe_core.program.savings import Saving, check_savings, saved
@@ -33,6 +33,7 @@ from fhe_core.quantization.calibration import (
     static_batch,
 )
 from fhe_core.quantization.evidence import Evidence
+from fhe_core.quantization.extremes import Extremes
 from fhe_core.quantization.fusion import fusion_table
 from fhe_core.quantization.module import QuantizedModule
 from fhe_core.quantization.placement import Placement, is_trained, place
@@ -47,8 +48,11 @@ from fhe_core.registry import get_registry
 
 Array = NDArray[Any]
 
-#: Samples on which accumulators are measured. More would only move the extremes, which have headroom.
+#: Samples on which accumulators are measured. More would only move the extremes, which have headroom. How many
+#: of them are looked at together, and the elements that one step may hold then: 32 MB.
 _MEASURED = 4096
+_TOGETHER = 1024
+_ELEMENTS = 2**22
 _FITTING_ROUNDS = 4
 
 
@@ -310,7 +314,7 @@ class Session:
             names
         ):
             return None
-        values, floats = self.measured(self.recorded), self.measured_floats(names)
+        values, floats = self.measured_values(self.recorded, nodes), self.measured_floats(names)
         readings = []
         for node, name in zip(nodes, names, strict=True):
             integers, real = values[id(node)], floats[name]
@@ -330,17 +334,28 @@ class Session:
 
     def _inputs(self, nodes: Iterable[Node]) -> dict[str, Array]:
         """The program's inputs on the measured part of the calibration data."""
+        parts = list(self._batches(nodes))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _batches(self, nodes: Iterable[Node]) -> Iterator[dict[str, Array]]:
+        """The same in batches that fit into memory."""
+        nodes = list(nodes)
         inputs = [node for node in nodes if node.op == "input"]
         encoder = host.build([node.attributes["source"] for node in inputs], _name)
-        arrays = self._measured_data()
-        count = len(next(iter(arrays.values())))
+        measured = self._measured_data()
+        count = len(next(iter(measured.values())))
+        size = samples_at_a_time(nodes, _TOGETHER, _ELEMENTS)
+        for start in range(0, count, size):
+            arrays = {name: array[start : start + size] for name, array in measured.items()}
 
-        def refuse_nan() -> NoReturn:
-            name = next(name for name, array in arrays.items() if np.isnan(array).any())
-            raise not_finite(name, arrays[name])
+            def refuse_nan(arrays: dict[str, Array] = arrays) -> NoReturn:
+                name = next(name for name, array in arrays.items() if np.isnan(array).any())
+                raise not_finite(name, arrays[name])
 
-        integers = encoder(arrays, count, refuse_nan=refuse_nan)
-        return dict(zip([node.name for node in inputs], integers, strict=True))
+            integers = encoder(arrays, min(size, count - start), refuse_nan=refuse_nan)
+            yield {
+                node.name: np.asarray(array) for node, array in zip(inputs, integers, strict=True)
+            }
 
     def _measured_data(self) -> dict[str, Array]:
         return {name: array[:_MEASURED] for name, array in self.data.items()}
@@ -351,15 +366,30 @@ class Session:
         parts = [self.net.run(part, fetch=names) for part in feeds]
         return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
-    def measured(self, recorded: Recorded, plan: Plan | None = None) -> dict[int, Array]:
-        """Every integer tensor of a recorded program on the measured part of the data, by ``id``.
+    def measured(self, recorded: Recorded, plan: Plan | None = None) -> dict[int, Extremes]:
+        """What every integer tensor of a recorded program is on the measured part of the data, by ``id``.
 
         Args:
             plan: whose shifts belong to the recorded weights.
         """
         nodes = Program.of(recorded.integers).nodes
         shifts = _shifts(recorded, nodes, plan) if plan else {}
-        return recorded_values(recorded.integers, self._inputs(nodes), shifts)
+        found = {id(node): Extremes(node) for node in nodes}
+        for inputs in self._batches(nodes):
+            for node, values in recorded_tensors(recorded.integers, inputs, shifts):
+                found[id(node)].add(values)
+        return found
+
+    def measured_values(self, recorded: Recorded, wanted: Iterable[Node]) -> dict[int, Array]:
+        """All values of some integer tensors of a recorded program on the same data, by ``id``."""
+        nodes = Program.of(recorded.integers).nodes
+        parts: dict[int, list[Array]] = {id(node): [] for node in wanted}
+        for inputs in self._batches(nodes):
+            for node, values in recorded_tensors(recorded.integers, inputs):
+                if id(node) in parts:
+                    parts[id(node)].append(values)
+        axes = {id(node): node.shape.index(BATCH) for node in wanted}
+        return {key: np.concatenate(found, axis=axes[key]) for key, found in parts.items()}
 
     def _module(
         self, recorded: Recorded, plan: Plan, ranges: Mapping[int, Range]
