@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from fhe_core.errors import ModelError
+from fhe_core.registry.stateful import as_function
+from fhe_ops_contrib.tree_masks import Masks
+from fhe_ops_contrib.tree_scores import Targets
 from onnx import TensorProto, helper, numpy_helper
 
 import fhe_core
-from fhe_ops_contrib import trees
+from fhe_core import OpSignature
+from fhe_ops_contrib import tree_masks, trees
 from tests.ops_contrib.models import by_runtime, single
 from tests.ops_contrib.tree_models import MODES, listed, numbered, samples
 from tests.ops_std import onnx_cases
 
 OPS = ("TreeEnsembleClassifier", "TreeEnsembleRegressor", "TreeEnsemble")
 INTS = (TensorProto.INT64, TensorProto.FLOAT)
+DEFAULTS = OpSignature.from_callable(as_function(trees.TreeEnsembleRegressor)).attributes
 TRANSFORMS = ("NONE", "LOGISTIC", "SOFTMAX", "SOFTMAX_ZERO", "PROBIT")
 
 
@@ -224,7 +230,7 @@ def test_attributes_that_contradict_each_other_are_named(
 ) -> None:
     x = samples(0, 3, 2)
     with pytest.raises(ModelError, match=named) as caught:
-        trees.tree_ensemble_regressor(x, **_broken(**changes))
+        trees.TreeEnsembleRegressor(**_broken(**changes))(x)
     assert caught.value.where.op == "TreeEnsembleRegressor"
 
 
@@ -243,7 +249,7 @@ def test_a_cycle_below_a_root_is_found() -> None:
         "target_weights": [1.0],
     }
     with pytest.raises(ModelError, match="cycle"):
-        trees.tree_ensemble_regressor(samples(0, 3, 2), **_broken(**changes))
+        trees.TreeEnsembleRegressor(**_broken(**changes))
 
 
 def test_the_newest_op_names_its_attributes_too() -> None:
@@ -257,8 +263,76 @@ def test_the_newest_op_names_its_attributes_too() -> None:
         ("aggregate_function", 7, "aggregate_function"),
     ):
         with pytest.raises(ModelError, match=named):
-            trees.tree_ensemble(samples(0), **{**given, name: value})
+            trees.TreeEnsemble(**{**given, name: value})
 
 
 def _array(value: Any) -> Any:
     return numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
+
+
+# --- how
+
+
+@pytest.mark.parametrize("depth", [3, 6, 8])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("modes", [("BRANCH_LEQ",), ("BRANCH_LT", "BRANCH_GTE"), MODES])
+def test_looked_up_leaves_are_those_that_a_walk_ends_in(
+    depth: int, kind: Any, modes: tuple[str, ...]
+) -> None:
+    """In batches of all sizes, with values at thresholds, NaN and infinities among them."""
+    attributes = numbered(depth, "target", (0,), trees=9, depth=depth, modes=modes, tracks=True)
+    ensemble = Targets.of_regressor({**DEFAULTS, **attributes}).ensemble
+    masks = Masks.of(ensemble, kind)
+    assert masks is not None
+    x = samples(1, count=300, kind=kind)
+    x[::7, 1], x[::5, 2], x[::11, 0], x[::13, 3] = np.nan, np.inf, -np.inf, -0.0
+    for count in (1, 3, 33, 300):
+        np.testing.assert_array_equal(masks.find(x[:count]), ensemble.walk(x[:count]))
+
+
+def test_nodes_that_trees_share_are_walked_and_sets_are_looked_up() -> None:
+    given = {n: _array(v) for n, v in listed(15).items()}
+    attributes = {**OpSignature.from_callable(as_function(trees.TreeEnsemble)).attributes, **given}
+    ensemble = Targets.of_ensemble(attributes).ensemble
+    masks = Masks.of(ensemble, np.float32)
+    assert masks is not None
+    np.testing.assert_array_equal(masks.find(samples(0)), ensemble.walk(samples(0)))
+    assert Masks.of(replace(ensemble, roots=ensemble.roots.repeat(2)), np.float32) is None
+
+
+def test_trees_too_large_to_be_looked_up_are_walked(monkeypatch: pytest.MonkeyPatch) -> None:
+    attributes = numbered(0, "target", (0, 1), trees=5)
+    x = samples(2)
+    looked_up = trees.TreeEnsembleRegressor(n_targets=2, **attributes)(x)
+    monkeypatch.setattr(tree_masks, "_LARGEST", 0)
+    np.testing.assert_array_equal(
+        trees.TreeEnsembleRegressor(n_targets=2, **attributes)(x), looked_up
+    )
+
+
+@pytest.mark.parametrize("how", ["SUM", "AVERAGE", "MIN", "MAX"])
+@pytest.mark.parametrize("ids", [(0,), (0, 1), (1,)])
+def test_a_score_is_the_same_in_batches_of_all_sizes(how: str, ids: tuple[int, ...]) -> None:
+    """To the last bit: the weights of the trees are added one by one."""
+    given = numbered(7, "target", ids, trees=40)
+    regressor = trees.TreeEnsembleRegressor(n_targets=2, aggregate_function=how, **given)
+    x = samples(3, count=60)
+    np.testing.assert_array_equal(regressor(x), np.concatenate([regressor(row[None]) for row in x]))
+
+
+def test_a_model_s_trees_are_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = []
+    original = Targets.of_regressor
+
+    def counted(attributes: Any) -> Any:
+        parsed.append(attributes)
+        return original(attributes)
+
+    monkeypatch.setattr(Targets, "of_regressor", counted)
+    x = samples(1)
+    net = fhe_core.NumpyModule(
+        tree_model("TreeEnsembleRegressor", x, n_targets=1, **numbered(1, "target", (0,)))
+    )
+    for _ in range(3):
+        net(x)
+    assert len(parsed) == 1

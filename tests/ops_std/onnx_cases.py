@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fhe_core.registry.stateful import as_function
 from fhe_core.testing.onnx_cases import all_cases
 
 Implementations = Iterable[tuple[str, int, Callable[..., Any]]]
@@ -66,7 +67,7 @@ def run(
     is not: a function that meets it on the way to a finite result is not numerically stable.
     """
     with np.errstate(divide="ignore", invalid="ignore", over="warn"):
-        result = function(*map(read_only, inputs), **attributes)
+        result = as_function(function)(*map(read_only, inputs), **attributes)
     return result if isinstance(result, tuple) else (result,)
 
 

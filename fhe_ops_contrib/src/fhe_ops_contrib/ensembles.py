@@ -1,23 +1,28 @@
-"""Trees as arrays: what the attributes of the tree operators say, checked, and walked for whole batches.
+"""Trees as arrays: what the attributes of the tree operators say, checked, and run for whole batches.
 
 All nodes of all trees are rows of the same arrays, leaves among them. A leaf leads to itself, so that
-walking as many steps as the deepest tree has levels ends in a leaf from everywhere.
+walking as many steps as the deepest tree has levels ends in a leaf from everywhere. Small ensembles are
+looked up instead (``tree_masks``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from fhe_ops_contrib._checks import Array, misfit
+from fhe_ops_contrib.tree_masks import Masks
 
 #: Comparisons of a feature with a node's value, numbered as TreeEnsemble numbers them.
 MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ")
 MEMBER = len(MODES)
 _COMPARISONS = (np.less_equal, np.less, np.greater_equal, np.greater, np.equal, np.not_equal)
+#: The modes that part at x >= v, and those that part at x > v.
+_CUT_AT, _CUT_AFTER = (1, 2, 4, 5), (0, 3, 4, 5)
 
 #: Samples times trees that are walked at a time.
 _CHUNK = 2**20
@@ -51,21 +56,55 @@ class Ensemble:
     scored: Array
     depth: int
     members: Mapping[int, Array] = field(default_factory=dict)
+    _by_type: dict[Any, Masks | None] = field(default_factory=dict, init=False, repr=False)
 
-    @property
+    @cached_property
     def is_leaf(self) -> Array:
         """(rows,) whether a row is a leaf."""
         return np.asarray(self.yes == np.arange(len(self.yes)))
 
+    @cached_property
+    def scored_by(self) -> tuple[Array, Array]:
+        """(trees, targets) twice: whether any leaf of a tree gives a target a score, and whether all do."""
+        count, trees, rows = len(self.yes), np.arange(len(self.roots)), self.roots
+        for _ in range(self.depth):
+            # Nodes may be shared: each counts once in a tree.
+            reached = trees * count + np.stack([self.yes[rows], self.no[rows]])
+            trees, rows = np.divmod(np.unique(reached), count)
+        starts = np.searchsorted(trees, np.arange(len(self.roots)))
+        scored = self.scored[rows]
+        return np.logical_or.reduceat(scored, starts), np.logical_and.reduceat(scored, starts)
+
+    @cached_property
     def always_scored(self) -> Array:
         """(targets,) whether all leaves of some tree give a target a score, so that it always has one."""
-        found = np.zeros(self.scored.shape[1], bool)
-        for root in self.roots.tolist():
-            rows = np.array([root])
-            for _ in range(self.depth):
-                rows = np.unique(np.concatenate([self.yes[rows], self.no[rows]]))
-            found |= self.scored[rows].all(axis=0)
-        return found
+        return np.asarray(self.scored_by[1].any(axis=0))
+
+    @cached_property
+    def scored_alike(self) -> bool:
+        """Whether every sample has a score for the same targets."""
+        return bool((self.always_scored == self.scored_by[0].any(axis=0)).all())
+
+    @cached_property
+    def needed(self) -> int:
+        """How many features a sample needs."""
+        return int(self.features[~self.is_leaf].max(initial=-1)) + 1
+
+    @cached_property
+    def groups(self) -> tuple[tuple[Any, Any, Array], ...]:
+        """The trees that give scores to the same targets: these trees, targets, and weights in float64.
+
+        In the multi-class ensembles of gradient boosting, each tree gives a score to one class.
+        """
+        targets, number = np.unique(self.scored_by[0], axis=0, return_inverse=True)
+        found = []
+        for which, mask in enumerate(targets):
+            if mask.any():
+                trees = np.flatnonzero(number.reshape(-1) == which)
+                here = slice(None) if len(trees) == len(self.roots) else trees
+                weights = self.weights[:, mask].astype(np.float64)
+                found.append((here, np.flatnonzero(mask), weights))
+        return tuple(found)
 
     def leaves(self, x: Array) -> Array:
         """The row of the leaf in which each sample ends in each tree: (N, F) to (N, trees).
@@ -73,39 +112,72 @@ class Ensemble:
         Raises:
             ModelError: the trees ask for features that ``x`` does not have.
         """
-        asked = self.features[~self.is_leaf]
-        if asked.max(initial=0) >= x.shape[1]:
+        if self.needed > x.shape[1]:
             raise misfit(
                 self.op,
                 "the trees ask for a feature that the input does not have",
-                expected=f"at least {asked.max() + 1} features",
+                expected=f"at least {self.needed} features",
                 got=f"{x.shape[1]}",
                 fix="correct 'nodes_featureids', or give the features the model was trained on",
             )
         if x.dtype != np.float64:
-            x = x.astype(np.float32)
+            x = x.astype(np.float32, copy=False)
+        masks = self._masks(x.dtype.type)
+        if masks is not None:
+            return masks.find(x)
+        return self.walk(x)
+
+    def _masks(self, dtype: Any) -> Masks | None:
+        if dtype not in self._by_type:
+            self._by_type[dtype] = Masks.of(self, dtype)
+        return self._by_type[dtype]
+
+    def walk(self, x: Array) -> Array:
+        """What ``leaves`` gives, found from the roots downwards."""
         step = max(1, _CHUNK // len(self.roots))
-        parts = [self._walk(x[i : i + step]) for i in range(0, len(x), step)]
+        parts = [self._walked(x[i : i + step]) for i in range(0, len(x), step)]
         return np.concatenate(parts) if parts else np.zeros((0, len(self.roots)), np.int64)
 
-    def _walk(self, x: Array) -> Array:
+    def _walked(self, x: Array) -> Array:
         rows = np.broadcast_to(self.roots, (len(x), len(self.roots)))
-        samples = np.arange(len(x))[:, None]
+        values, samples = x.reshape(-1), x.shape[1] * np.arange(len(x))[:, None]
         for _ in range(self.depth):
-            asked = x[samples, self.features[rows]]
-            passed = self._passes(rows, asked)
-            rows = np.where(passed, self.yes[rows], self.no[rows])
+            asked = values.take(samples + self.features.take(rows))
+            rows = np.where(self.passes(rows, asked), self.yes.take(rows), self.no.take(rows))
         return np.asarray(rows)
 
-    def _passes(self, rows: Array, asked: Array) -> Array:
-        modes, values = self.modes[rows], self.values[rows].astype(asked.dtype)
-        passed = np.isnan(asked) & self.missing[rows]
-        for mode in np.unique(self.modes):
-            if mode < MEMBER:
-                passed |= (modes == mode) & _COMPARISONS[mode](asked, values)
-        for row, members in self.members.items():
-            passed |= (rows == row) & np.isin(asked, members.astype(asked.dtype))
+    def passes(self, rows: Array, asked: Array) -> Array:
+        """Which of the values ``asked`` take the true branch of their row; a leaf's mean nothing."""
+        values = self.values.take(rows).astype(asked.dtype, copy=False)
+        passed = np.isnan(asked) & self.missing.take(rows)
+        for mode in self._modes:
+            found = _COMPARISONS[mode](asked, values)
+            if len(self._modes) > 1 or self.members:
+                found &= self.modes.take(rows) == mode
+            passed = passed | found
+        for row in (
+            sorted(self.members.keys() & set(rows.reshape(-1).tolist())) if self.members else ()
+        ):
+            passed |= (rows == row) & np.isin(asked, self.members[row].astype(asked.dtype))
         return passed
+
+    @cached_property
+    def _modes(self) -> list[int]:
+        return [int(mode) for mode in np.unique(self.modes[~self.is_leaf]) if mode < MEMBER]
+
+    def cuts(self, dtype: Any) -> tuple[Array, Array]:
+        """All numbers c of ``dtype`` such that branches may part at x >= c: their features, and they."""
+        inner = np.flatnonzero(~self.is_leaf & (self.modes != MEMBER))
+        at, after = (np.isin(self.modes[inner], modes) for modes in (_CUT_AT, _CUT_AFTER))
+        rows = [np.full(len(members), row) for row, members in self.members.items()]
+        points = [members.astype(dtype) for members in self.members.values()]
+        values = self.values[inner].astype(dtype)
+        low = np.concatenate([values[at], *points])
+        high = np.nextafter(np.concatenate([values[after], *points]), dtype(np.inf))
+        asked = np.concatenate([inner[at], *rows, inner[after], *rows]).astype(np.int64)
+        found = np.concatenate([low, high])
+        known = ~np.isnan(found)
+        return self.features[asked[known]], found[known]
 
 
 def depth_of(yes: Array, no: Array, roots: Array, *, op: str) -> int:

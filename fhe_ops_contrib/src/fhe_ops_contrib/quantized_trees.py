@@ -136,7 +136,7 @@ class QuantizedTreeEnsembleClassifier(TreeOp):
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         model = Classes.of(attrs)
-        given, scored = model.ensemble.always_scored(), model.ensemble.scored.any(axis=0)
+        given, scored = model.ensemble.always_scored, model.ensemble.scored.any(axis=0)
         if not (model.binary or model.positive or (given == scored).all()):
             raise self.partly_scored()
         return self.quantized(model.outputs(self.sums(q_inputs[0], model, "SUM"), given))

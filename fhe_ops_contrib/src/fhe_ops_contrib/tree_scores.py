@@ -5,7 +5,7 @@ Whole-array functions only, from the scores on: they run after decryption, where
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,28 +18,59 @@ from fhe_ops_contrib.transforms import transform
 from fhe_ops_contrib.tree_attributes import base_values, listed_trees, numbered_trees
 
 _AGGREGATES = ("AVERAGE", "SUM", "MIN", "MAX")
+#: Weights that are aggregated at a time.
+_CHUNK = 2**18
 _TRANSFORMS = ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")
 
 
 def aggregated(ensemble: Ensemble, leaves: Array, how: str) -> tuple[Array, Array]:
     """Scores from leaves (N, trees): (N, targets), and which of them any leaf gave; the others are 0.
 
+    The second is (N, targets), or (targets,) where it is the same for all samples.
+
     Sums are rounded once to the type of the weights. ONNX Runtime rounds them after each tree, in an order that
     depends on its threads: so where votes are even, its label does too.
     """
-    shape = (len(leaves), ensemble.weights.shape[1])
-    given = np.zeros(shape, bool)
-    scores = np.zeros(shape)
-    for rows in leaves.T:
-        weights, scored = ensemble.weights[rows].astype(np.float64), ensemble.scored[rows]
-        if how in ("MIN", "MAX"):
-            better = np.minimum(scores, weights) if how == "MIN" else np.maximum(scores, weights)
-            scores = np.where(scored & given, better, np.where(scored, weights, scores))
-        else:
-            scores = scores + weights
-        given = given | scored
-    scores = scores / leaves.shape[1] if how == "AVERAGE" else scores
+    count = ensemble.weights.shape[1]
+    scored, given = ensemble.scored, ensemble.always_scored
+    if not ensemble.scored_alike:
+        given = _parts(lambda rows: scored[rows].any(axis=0), leaves, count)
+    if how in ("MIN", "MAX"):
+        worst, best = (np.inf, np.min) if how == "MIN" else (-np.inf, np.max)
+        weights = np.where(scored, ensemble.weights, worst)
+        scores = np.where(given, _parts(lambda rows: best(weights[rows], axis=0), leaves, count), 0)
+        return scores.astype(ensemble.weights.dtype), given
+    parts = [
+        (targets, _summed(weights, leaves, trees)) for trees, targets, weights in ensemble.groups
+    ]
+    if len(parts) == 1 and len(parts[0][0]) == count:
+        ((_, scores),) = parts
+    else:
+        scores = np.zeros((len(leaves), count))
+        for targets, part in parts:
+            scores[:, targets] = part
+    if how == "AVERAGE":
+        scores = scores / leaves.shape[1]
     return scores.astype(ensemble.weights.dtype), given
+
+
+def _summed(weights: Array, leaves: Array, trees: Any) -> Array:
+    """The sums of weights (rows, targets) over some trees, one by one: so a sum is the same in all batches."""
+    if leaves.shape[0] * weights.shape[1] == 1:
+        # Of a single column NumPy would sum in pairs.
+        found = weights.reshape(-1).take(leaves[0, trees])
+        return np.add.accumulate(found)[-1:].reshape(1, 1)
+    return _parts(
+        lambda rows: weights.take(rows, axis=0).sum(axis=0), leaves[:, trees], weights.shape[1]
+    )
+
+
+def _parts(function: Callable[[Array], Array], leaves: Array, targets: int) -> Array:
+    """A function of leaves (trees, n) for so many samples at a time, of which it gives (n, targets)."""
+    step = max(1, _CHUNK // max(1, leaves.shape[1] * targets))
+    if len(leaves) <= step:
+        return function(leaves.T)
+    return np.concatenate([function(leaves[i : i + step].T) for i in range(0, len(leaves), step)])
 
 
 @dataclass(frozen=True)

@@ -144,15 +144,19 @@ def _needed(
 def _call(step: Step, slots: Mapping[str, int], kept: set[int]) -> _Call:
     """The step's call; ``kept`` are the slots that later steps or the caller still need."""
     node = step.node
-    impl = _with_bodies(step) if step.bodies else step.impl
-    names = (*node.inputs, *node.captures) if step.bodies else node.inputs
+    impl: Callable[..., Any] = step.bound
+    names = node.inputs
+    attributes: Mapping[str, Any] = {}
+    if step.bodies:
+        # They come with the values that they capture, which each run has its own of.
+        impl, names, attributes = _with_bodies(step), (*names, *node.captures), step.arguments
     arguments = tuple(slots[name] for name in names)
     outs = tuple(slots[name] for name in node.outputs)
     used = dict.fromkeys((*arguments, *outs))
     return _Call(
         impl,
         arguments,
-        step.arguments,
+        attributes,
         outs[0] if len(outs) == 1 and outs[0] != _MISSING else -1,
         outs,
         tuple(slot for slot in used if slot not in kept),

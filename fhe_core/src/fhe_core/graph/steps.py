@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from fhe_core.registry import (
 )
 from fhe_core.registry.registrar import Slot
 from fhe_core.registry.signature import REQUIRED
+from fhe_core.registry.stateful import Bound
 
 
 class Resolver(Protocol):
@@ -81,6 +83,11 @@ class Step:
         """What ``impl`` is called with by name: the attributes, and which outputs there are if it asks."""
         asks = self.spec.signature.outputs_wanted if self.spec.signature else None
         return {**self.attributes, **({asks: self.node.outputs_wanted} if asks else {})}
+
+    @cached_property
+    def bound(self) -> Bound:
+        """``impl`` with ``arguments``, as a function of the inputs: one for all runs."""
+        return Bound(self.impl, self.arguments)
 
     @property
     def deterministic(self) -> bool:

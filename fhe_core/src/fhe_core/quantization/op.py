@@ -27,6 +27,7 @@ from fhe_core.quantization.quantizers import (
     QuantizationStats,
 )
 from fhe_core.registry import OpSignature
+from fhe_core.registry.stateful import as_function
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class QuantizedOp:
         self.input_types: tuple[np.dtype[Any] | None, ...] = ()
         self.where = where or Where(node=op_instance_name or None, op=self._impl_for_op_named)
         # `type(self).impl`: a function in a class body must not become a bound method.
-        self._function = type(self).impl or impl or self._registered()
+        self._function = as_function(type(self).impl or impl or self._registered())
         self.signature = _signature(self._function)
         unknown = sorted(set(attrs) - set(self.signature.attributes))
         if unknown:

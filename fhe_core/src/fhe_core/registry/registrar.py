@@ -11,6 +11,7 @@ from fhe_core.errors import PackError, Where
 from fhe_core.registry.provenance import PackInfo
 from fhe_core.registry.schema import normalize_domain
 from fhe_core.registry.signature import OpSignature, function_name
+from fhe_core.registry.stateful import as_function
 from fhe_core.registry.versions import Span, span_from, spans_that_fit
 
 # An operator has two slots, which clash and are overridden separately.
@@ -89,7 +90,8 @@ class Registrar:
             op_type: ONNX's name of the operator.
             fn: called as ``fn(*inputs, **attributes)``; a missing optional input is None. Returns
                 one array, or a tuple of them for several outputs. Its signature is the
-                specification.
+                specification. A class is constructed with the attributes, once for each node, and its
+                instances are called with the inputs.
             domain: ONNX's operator domain; "" and "ai.onnx" are the default one.
             since_version: the schema version that ``fn`` implements.
             until: the last opset to serve; None for as long as the schema stays as it is.
@@ -111,6 +113,7 @@ class Registrar:
                 got=repr(fn),
                 fix="pass a function of arrays, such as `def relu(X, /): ...`",
             )
+        fn = as_function(fn)
         signature = OpSignature.from_callable(fn)
         domain = normalize_domain(domain)
         span = span_from(
@@ -171,7 +174,7 @@ class Registrar:
         where = self._check_arguments(op_type, domain, since_version, until)
         _check_flags(override, alternative, where)
         domain = normalize_domain(domain)
-        signature = None if own is None else OpSignature.from_callable(own)
+        signature = None if own is None else OpSignature.from_callable(as_function(own))
         name = f"{function_name(cls)}.impl"
         if since_version is not None:
             spans: tuple[Span, ...] = (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fhe_core.registry.registrar import Registration
 from fhe_core.registry.spec import OpSpec
+from fhe_core.registry.stateful import as_function
 from fhe_core.registry.versions import OPEN, Span, join
 
 
@@ -148,7 +149,7 @@ def _row(span: Span, source: Registration, quantized: Registration | None) -> Op
         until=span.until,
         signature=source.signature,
         fusion=quantized.fusion if quantized else None,
-        impl=source.target if source.slot == "impl" else source.target.impl,
+        impl=source.target if source.slot == "impl" else as_function(source.target.impl),
         impl_origin=source.origin,
         quantized=quantized.target if quantized else None,
         quantized_origin=quantized.origin if quantized else None,
