@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fhe_core
+from fhe_core.arguments import path_of
 from fhe_core.compiler import concrete_backend as backend
 from fhe_core.compiler import messages
 from fhe_core.compiler.folder import (
@@ -60,6 +61,7 @@ Array = NDArray[Any]
 
 def save(module: QuantizedModule, path: str | os.PathLike[str]) -> None:
     """Write a module: see ``QuantizedModule.save``."""
+    folder = path_of(path, "a saved model", ArtifactError, "give the name of a new folder")
     arrays: Arrays = {}
     document = {
         "program": program_to_document(module.program, arrays),
@@ -83,7 +85,7 @@ def save(module: QuantizedModule, path: str | os.PathLike[str]) -> None:
         "passes": list(module.passes),
     }
     files[MANIFEST] = manifest_of("model", files, details)
-    write_folder(path, files)
+    write_folder(folder, files)
 
 
 def _under(folder: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -192,7 +194,7 @@ def load(path: str | os.PathLike[str]) -> QuantizedModule:
     Raises:
         ArtifactError: missing, damaged, changed, or of an unknown version.
     """
-    folder = Path(path)
+    folder = path_of(path, "a saved model", ArtifactError, "give the folder that save() wrote")
     manifest, files = read_folder(folder, "model")
     with _parsed(folder, "model"):
         document = json.loads(files["model.json"])
@@ -259,7 +261,7 @@ def load_client(path: str | os.PathLike[str]) -> Client:
     Raises:
         ArtifactError: missing, damaged, changed, or of an unknown version.
     """
-    folder = Path(path)
+    folder = path_of(path, "a saved model", ArtifactError, "give the folder that save() wrote")
     manifest, files = read_folder(folder, "client")
     with _parsed(folder, "client"):
         document = json.loads(files["client.json"])
@@ -274,7 +276,7 @@ def load_server(path: str | os.PathLike[str]) -> Server:
     Raises:
         ArtifactError: missing, damaged, changed, or of an unknown version.
     """
-    folder = Path(path)
+    folder = path_of(path, "a saved model", ArtifactError, "give the folder that save() wrote")
     manifest, files = read_folder(folder, "server")
     with _parsed(folder, "server"):
         archive = checked_zip(files["circuit.zip"], str(folder / "circuit.zip"))

@@ -15,7 +15,6 @@ from fhe_core.quantization.plan import Plan
 from fhe_core.quantization.planning import Settings
 from fhe_core.quantization.post_training import check_p_error, exactness
 from fhe_core.quantization.session import Session
-from fhe_core.registry import get_registry
 
 
 def compile(
@@ -99,7 +98,6 @@ def compile(
     )
     given = None if plan is None else Plan.of(plan)
     checked_tolerance(tolerance, None)
-    registry = get_registry() if registry is None else registry
     session = Session(
         model,
         calibration,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fhe_core.arguments import shown
 from fhe_core.errors import InputError
 from fhe_core.graph.ir import ValueInfo
 from fhe_core.graph.tensors import kind, largest
@@ -44,13 +45,20 @@ def prepare(inputs: Sequence[ValueInfo], feeds: Mapping[str, Any]) -> list[Any]:
     Raises:
         InputError: a name that is missing or unknown, or a value that does not fit its declaration.
     """
+    if not isinstance(feeds, Mapping):
+        raise InputError(
+            f"the inputs cannot be {shown(feeds)}",
+            expected="a dict of arrays by input name",
+            got=type(feeds).__name__,
+            fix="give run() a dict, or call the module itself with arrays",
+        )
     names = [info.name for info in inputs]
     unknown = [name for name in feeds if name not in names]
     if unknown:
         raise InputError(
             f"the model has no input named {_listed(unknown)}",
             expected=_listed(names),
-            fix=suggestion(unknown[0], names) or "use the model's input names",
+            fix=suggestion(str(unknown[0]), names) or "use the model's input names",
         )
     missing = [name for name in names if name not in feeds]
     if missing:
@@ -69,6 +77,13 @@ def prepare_one(info: ValueInfo, value: Any) -> np.ndarray:
     Raises:
         InputError: the value is no array, or of a type, rank or dimension that was not declared.
     """
+    if is_masked(value):
+        raise InputError(
+            f"the input {info.name!r} is a masked array",
+            expected=str(info),
+            got="values that are said not to be there",
+            fix="fill them yourself, as in x.filled(0), if the model is meant to see them",
+        )
     try:
         array = np.asarray(value)
     except Exception as error:
@@ -83,6 +98,14 @@ def prepare_one(info: ValueInfo, value: Any) -> np.ndarray:
     array = _cast(info, array).view()
     array.setflags(write=False)
     return array
+
+
+def is_masked(value: Any) -> bool:
+    """Whether an array, or one in a list, has a mask: NumPy would drop it, and compute with what is
+    beneath."""
+    if isinstance(value, list | tuple):
+        return any(map(is_masked, value))
+    return isinstance(value, np.ma.MaskedArray)
 
 
 # Kinds of array that each kind of declared type accepts.

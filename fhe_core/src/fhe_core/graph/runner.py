@@ -9,14 +9,14 @@ from typing import Any
 
 import onnx
 
+from fhe_core.arguments import names_of
 from fhe_core.errors import FheError, InputError, UnsupportedOpError
 from fhe_core.graph.folding import fold_constants
 from fhe_core.graph.inputs import gather, prepare, suggestion
 from fhe_core.graph.ir import Graph
 from fhe_core.graph.model import load_model, read_graph
 from fhe_core.graph.schedule import Schedule, release
-from fhe_core.graph.steps import Resolver, Step, resolve_steps
-from fhe_core.registry import get_registry
+from fhe_core.graph.steps import Resolver, Step, registry_of, resolve_steps
 
 
 class NumpyModule:
@@ -56,7 +56,7 @@ class NumpyModule:
         *,
         registry: Resolver | None = None,
     ) -> None:
-        registry = get_registry() if registry is None else registry
+        registry = registry_of(registry)
         self.registry = registry
         self.graph = model if isinstance(model, Graph) else read_graph(load_model(model), registry)
         self.steps = _resolved(self.graph, registry)
@@ -112,7 +112,9 @@ class NumpyModule:
         Raises:
             InputError: as for a call, or a tensor that the model does not have.
         """
-        names = self.output_names if fetch is None else tuple(dict.fromkeys(fetch))
+        names = self.output_names
+        if fetch is not None:
+            names = tuple(dict.fromkeys(names_of(fetch, "fetch", InputError)))
         if names == self.output_names:
             schedule = self._outputs
         else:

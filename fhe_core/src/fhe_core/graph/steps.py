@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+from fhe_core.arguments import shown
 from fhe_core.errors import FheError, ModelError, PackError, UnsupportedOpError, Where
 from fhe_core.graph.ir import Graph, Node
 from fhe_core.registry import (
@@ -17,12 +18,14 @@ from fhe_core.registry import (
     NodeView,
     OpSignature,
     OpSpec,
+    get_registry,
 )
 from fhe_core.registry.registrar import Slot
 from fhe_core.registry.signature import REQUIRED
 from fhe_core.registry.stateful import Bound
 
 
+@runtime_checkable
 class Resolver(Protocol):
     """What this package needs of a registry."""
 
@@ -40,6 +43,24 @@ class Resolver(Protocol):
 
     def alternatives(self) -> tuple[GraphAlternative, ...]:
         """The packs' alternatives, in the order in which they are tried."""
+
+
+def registry_of(given: Any) -> Resolver:
+    """Where operators come from, as callers give it: the installed packs by default.
+
+    Raises:
+        PackError: what is given is no registry.
+    """
+    if given is None:
+        return get_registry()
+    if isinstance(given, Resolver) and not isinstance(given, type):
+        return given
+    raise PackError(
+        f"{shown(given)} is no registry",
+        expected="a registry, as fhe_core.get_registry() returns it",
+        got=type(given).__name__,
+        fix="leave registry out for the installed packs",
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,7 +57,7 @@ def calibration_data(graph: Graph, given: Any) -> dict[str, Array]:
         raise CalibrationError(
             f"the calibration data and the inputs of the model differ at {', '.join(wrong)}",
             expected=", ".join(names),
-            got=", ".join(feeds) or "nothing",
+            got=", ".join(map(str, feeds)) or "nothing",
             fix="give an array for each input, or a dict by input name",
         )
     data = {info.name: _checked(info, feeds[info.name]) for info in graph.inputs}

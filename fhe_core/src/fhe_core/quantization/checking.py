@@ -20,7 +20,7 @@ from fhe_core.graph.loading import normalize, parse_model
 from fhe_core.graph.passes import run_passes
 from fhe_core.graph.reading import read_graph
 from fhe_core.graph.simplify import tidy
-from fhe_core.graph.steps import Resolver, Step, resolve_step
+from fhe_core.graph.steps import Resolver, Step, registry_of, resolve_step
 from fhe_core.graph.support import (
     AFTER_DECRYPTION,
     BEFORE_ENCRYPTION,
@@ -41,7 +41,6 @@ from fhe_core.program.nodes import Shape
 from fhe_core.quantization.placement import PlacedOp, try_to_place
 from fhe_core.quantization.reasons import impossible_because
 from fhe_core.quantization.trial import Tried, try_ops
-from fhe_core.registry import get_registry
 
 _BITS = 8
 
@@ -64,7 +63,7 @@ def check(
     Raises:
         ModelError: there is no model to check: the file is missing, truncated, or not ONNX.
     """
-    registry = get_registry() if registry is None else registry
+    registry = registry_of(registry)
     parsed = parse_model(model)
     try:
         parsed = normalize(parsed)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fhe_core.arguments import one_of, seed_of
 from fhe_core.errors import CompilationError, InputError
 from fhe_core.graph.inputs import gather, prepare
 from fhe_core.graph.ir import ValueInfo
@@ -241,20 +242,9 @@ class QuantizedModule:
             InputError: a wrong name, shape or dtype, NaN or infinity, or values out of range.
             CompilationError: ``execute`` without a circuit.
         """
-        if fhe not in ("disable", "simulate", "execute"):
-            raise InputError(
-                f"there is no mode fhe={fhe!r}",
-                expected="disable, simulate or execute",
-                got=repr(fhe),
-                fix="choose one of them",
-            )
-        if out_of_range not in ("saturate", "raise"):
-            raise InputError(
-                f"out_of_range cannot be {out_of_range!r}",
-                expected="saturate or raise",
-                got=repr(out_of_range),
-                fix="choose one of them",
-            )
+        one_of(fhe, "fhe", ("disable", "simulate", "execute"), InputError)
+        one_of(out_of_range, "out_of_range", ("saturate", "raise"), InputError)
+        seed = seed_of(seed, InputError)
         circuit = self._compiled() if fhe == "execute" else None
         integers = self.encode(*arrays, out_of_range=out_of_range, **named)
         if circuit is not None:

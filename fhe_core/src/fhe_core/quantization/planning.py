@@ -84,7 +84,9 @@ class Settings:
         nodes: dict[str, int] = {}
         if isinstance(n_bits, Mapping):
             for name, bits in n_bits.items():
-                (parts if name in _PARTS else nodes)[name] = check_bits(bits, f"n_bits[{name!r}]")
+                (parts if name in _PARTS else nodes)[str(name)] = check_bits(
+                    bits, f"n_bits[{name!r}]"
+                )
             default = parts.get("op_inputs", 4)
         else:
             default = check_bits(n_bits, "n_bits")

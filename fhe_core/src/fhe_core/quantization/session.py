@@ -9,11 +9,13 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from fhe_core.arguments import names_of, one_of, seed_of
 from fhe_core.errors import InputError, PlanError
 from fhe_core.graph.model import load_model, read_graph
 from fhe_core.graph.passes import SAMPLES, run_passes
 from fhe_core.graph.runner import NumpyModule
 from fhe_core.graph.simplify import simplify
+from fhe_core.graph.steps import registry_of
 from fhe_core.program import host
 from fhe_core.program.interpreter import recorded_tensors, samples_at_a_time
 from fhe_core.program.nodes import BATCH, Node, Root
@@ -44,7 +46,6 @@ from fhe_core.quantization.reducing import check_reduction, forms_of, left_out, 
 from fhe_core.quantization.teaching import School
 from fhe_core.quantization.tuning import Lessons, line_through, tune
 from fhe_core.quantization.unfused import unfused
-from fhe_core.registry import get_registry
 
 Array = NDArray[Any]
 
@@ -76,14 +77,8 @@ class Session:
         registry: Any = None,
         progress: Progress | None = None,
     ) -> None:
-        if client_side not in ("any", "minimal"):
-            raise PlanError(
-                f"client_side cannot be {client_side!r}",
-                expected="any or minimal",
-                got=repr(client_side),
-                fix="choose one of them",
-            )
-        self.registry = get_registry() if registry is None else registry
+        one_of(client_side, "client_side", ("any", "minimal"), PlanError)
+        self.registry: Any = registry_of(registry)
         self.progress = progress_of(progress)
         graph = read_graph(load_model(model), self.registry)
         self.data = calibration_data(graph, calibration)
@@ -95,7 +90,7 @@ class Session:
         self.net = NumpyModule(self.graph, registry=self.registry)
         self.client_side = client_side
         self.encrypted = _encrypted(self.graph.input_names, encrypted)
-        self.seed = seed
+        self.seed = seed_of(seed, PlanError)
         self.recorded: Recorded | None = None
         self.reductions: Mapping[str, ReductionPlan] = {}
         self.constants: Mapping[str, Array] = {}
@@ -521,7 +516,7 @@ def _linear_outputs(recorded: Recorded, nodes: Iterable[Node]) -> dict[str, Node
 def _encrypted(names: tuple[str, ...], given: Iterable[str] | None) -> frozenset[str]:
     if given is None:
         return frozenset(names)
-    chosen = [given] if isinstance(given, str) else list(given)
+    chosen = names_of(given, "encrypted", InputError)
     unknown = [name for name in chosen if name not in names]
     if unknown or not chosen:
         raise InputError(

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from fhe_core.arguments import shown
 from fhe_core.errors import PackError, Where
 from fhe_core.registry.packs import BLOCK, STRICT, LoadedPack, is_strict, load_packs
 from fhe_core.registry.passes import PassRegistrar, Rewritings
@@ -63,10 +64,11 @@ def get_registry(*, prefer: Mapping[str, str] | None = None) -> Registry:
         prefer: operator type to the name of the pack that shall supply it.
 
     Raises:
-        PackError: a preferred pack is not loaded or has no such operator; a pack failed and
-            ``FHE_PACKS_STRICT`` is set; or a pack calls this while it is being loaded.
+        PackError: a preferred pack is not loaded or has no such operator, or ``prefer`` maps no names to
+            names; a pack failed and ``FHE_PACKS_STRICT`` is set; or a pack calls this while it is being
+            loaded.
     """
-    preference: Preference = frozenset((prefer or {}).items())
+    preference: Preference = frozenset(_preferences(prefer).items())
     base = _registries.get(preference) or _build(preference)
     layer = _layer.get()
     return layer.on(base, preference) if layer else base
@@ -81,7 +83,22 @@ def load_registry(*, prefer: Mapping[str, str] | None = None) -> Registry:
     Raises:
         PackError: as for `get_registry`.
     """
-    return _checked(Registry(load_packs(), prefer=prefer))
+    return _checked(Registry(load_packs(), prefer=_preferences(prefer)))
+
+
+def _preferences(given: object) -> Mapping[str, str]:
+    if given is None:
+        return {}
+    if isinstance(given, Mapping) and all(
+        isinstance(part, str) for item in given.items() for part in item
+    ):
+        return given
+    raise PackError(
+        f"prefer cannot be {shown(given)}",
+        expected="a dict of operator types to names of packs",
+        got=type(given).__name__,
+        fix="prefer a pack as in prefer={'Conv': 'std'}",
+    )
 
 
 @contextmanager

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import NoReturn
 
-from fhe_core.errors import PackError, Where
+from fhe_core.arguments import shown
+from fhe_core.errors import PackError, UnsupportedOpError, Where
 from fhe_core.registry.choosing import NodeView, choose
 from fhe_core.registry.packs import LoadedPack
 from fhe_core.registry.passes import GraphAlternative, GraphPass, GraphReduction, Rewritings
@@ -92,6 +94,15 @@ class Registry:
             UnsupportedOpError: no loaded pack has the operator, or not at this version. It says
                 what to install, and repeats why packs failed that might have had it.
         """
+        if not (
+            isinstance(op_type, str) and isinstance(domain, str) and isinstance(opset, Integral)
+        ):
+            raise UnsupportedOpError(
+                f"{shown((op_type, domain, opset))} names no operator",
+                expected="an operator's type, its domain and an opset",
+                got=", ".join(type(part).__name__ for part in (op_type, domain, opset)),
+                fix="call it as in resolve('Conv', domain='', opset=17)",
+            )
         found = self._resolved.get((domain, op_type, opset))
         if found is None:
             found = self._look_up(op_type, normalize_domain(domain), opset)
@@ -147,7 +158,18 @@ class Registry:
             pack: only rows of which this pack supplies a slot; None for all.
             shadowed: also what another registration hides, and alternatives; those rows have
                 ``shadowed`` set.
+
+        Raises:
+            PackError: the domain or the pack is no name.
         """
+        for name, value in (("domain", domain), ("pack", pack)):
+            if not isinstance(value, str | None):
+                raise PackError(
+                    f"{name} cannot be {shown(value)}",
+                    expected="a name, or None for all",
+                    got=type(value).__name__,
+                    fix=f"leave {name} out for all operators",
+                )
         wanted = None if domain is None else normalize_domain(domain)
         rows = [
             row
