@@ -109,6 +109,35 @@ def test_rounding_is_no_change() -> None:
     assert quantized(NET, scale_apart).passes == ("<registered>.scale_apart",)
 
 
+HALF = NET.replace("y =", "z =") + "\n half = Cast <to = 10> (z) \n y = Add(half, k)"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "change", "accepted"),
+    [
+        (NET, 5e-3, False),
+        (HALF, 5e-3, True),
+        (HALF, 8e-2, False),
+    ],
+)
+def test_what_counts_as_rounding_follows_from_the_coarsest_type(
+    nodes: str, change: float, accepted: bool
+) -> None:
+    """A constant in half precision, though all else is single."""
+
+    def scaled(graph: Graph) -> Graph:
+        return with_constant(graph, "v", graph.constants["v"] * np.float32(1 + change))
+
+    constants = {"k": np.ones(2, np.float16)} if "k)" in nodes else {}
+    with registered(passes=[scaled]):
+        if accepted:
+            found = fhe_core.quantize(net(nodes, **constants), X, n_bits=8).passes
+            assert "<registered>.scaled" in found
+        else:
+            with pytest.raises(PackError, match="changes what the model computes in 'y'"):
+                fhe_core.quantize(net(nodes, **constants), X, n_bits=8)
+
+
 # -- what check says
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from fhe_core.graph import Graph, load_model, read_graph, simplify
+from fhe_core.graph.simplify import merge_equal_nodes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -75,6 +77,24 @@ def test_constants_that_differ_in_type_or_shape_are_not_equal(build: Any) -> Non
     constants = {"u": ONES, "v": ONES.astype(np.float64), "w": ONES.T}
     nodes = ["a = Plus(x, u)", "b = Plus(x, v)", "c = Plus(x, w)", "y = Total(a, b, c)"]
     assert len(simplify(graph_of(build(*nodes, constants=constants))).nodes) == 4
+
+
+def test_nodes_of_other_versions_are_not_equal(build: Any) -> None:
+    """A function of the model may import an opset of its own."""
+    graph = graph_of(build("a = Double(x)", "b = Double(x)", "y = Plus(a, b)"))
+    first, second, last = graph.nodes
+    other = replace(graph, nodes=(first, replace(second, opset=first.opset + 1), last))
+    assert ops(merge_equal_nodes(graph)) == ["Double", "Plus"]
+    assert ops(merge_equal_nodes(other)) == ["Double", "Double", "Plus"]
+
+
+def test_a_node_takes_the_place_only_of_one_that_has_no_more_outputs(build: Any) -> None:
+    graph = graph_of(build("a = Double(x)", "b = Double(x)", "y = Plus(a, b)"))
+    first, second, last = graph.nodes
+    few, more = replace(first, outputs=("a", "")), replace(second, outputs=("b", "c"))
+    last = replace(last, inputs=("b", "c"))
+    assert len(merge_equal_nodes(replace(graph, nodes=(few, more, last))).nodes) == 3
+    assert len(merge_equal_nodes(replace(graph, nodes=(more, few, last))).nodes) == 2
 
 
 def test_random_nodes_are_neither_folded_nor_merged(build: Any) -> None:

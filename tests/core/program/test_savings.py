@@ -11,6 +11,7 @@ from fhe_core.program.interpreter import Interpreter
 from fhe_core.program.nodes import BATCH, Node
 from fhe_core.program.program import Program
 from fhe_core.program.savings import Saving, lookups, saved
+from fhe_core.program.savings.twins import fingerprints
 from fhe_core.program.storage import program_from_document, program_to_document
 
 from .programs import entry, fixed, linear, looked_up, program, rounded, widened
@@ -215,6 +216,21 @@ def test_some_look_ups_of_a_tensor_are_among_those_of_another() -> None:
     assert counts["shared look-ups"] == 2
 
 
+def test_no_element_that_is_read_becomes_one_that_nothing_reads() -> None:
+    """What nothing reads may hold anything by then, beyond its bounds too."""
+    total = accumulator(EYE)
+    first, second = (looked_up(total, [RELU]) for _ in range(2))
+    read = np.array([[0], [1], [0], [0]])  # of the first look-up one element
+    one = linear("matmul", first, weights=read, left=False)
+    other = linear("matmul", second, weights=np.ones((4, 1), int), left=False)
+    widened([first, one])
+    widened([second, other])
+    made = program(one, other)
+    numbers = fingerprints(made)
+    equal = numbers[id(first)] == numbers[id(second)]
+    assert equal.ravel().tolist() == [False, True, False, False]
+
+
 def test_equal_look_ups_of_two_widths_stay_apart() -> None:
     """Joined, the narrower one's linear operations would get the other's width."""
     source = accumulator(EYE)
@@ -298,6 +314,18 @@ def test_a_margin_of_levels_has_to_have_the_same_answer() -> None:
     """The neuron reaches the bend itself: the noise of a rounding would take it over."""
     _, savings = silent(np.concatenate([-abs(X[:, :1]), X[:, 1:]], axis=1))
     assert not savings
+
+
+def test_a_margin_of_a_tenth_of_the_span_has_to_have_the_same_answer() -> None:
+    """Levels from -100 to -2: a table that bends within ten levels above them is still looked up."""
+    quiet = np.linspace(-100, -2, 200).astype(int)
+    samples = np.stack([quiet, quiet, np.linspace(-100, 100, 200).astype(int)], axis=1)
+    total = linear("matmul", entry("x", 3, 8), weights=np.eye(3, dtype=int), left=False)
+    fixed(8, total)
+    levels = np.arange(-128, 128)
+    bends = np.array([np.maximum(levels - bend, 0) for bend in (8, 10, 0)])
+    _, savings = saved(program(looked_up(total, bends)), {"x": samples})
+    assert sum(each.lookups for each in savings) == 1
 
 
 def test_few_samples_show_nothing() -> None:

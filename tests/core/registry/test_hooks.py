@@ -31,7 +31,7 @@ def example(hook: str) -> str:
     return dedent(text.partition("Example::\n")[2])
 
 
-def model(*nodes: tuple[str, str, str], domain: str = DOMAIN) -> onnx.ModelProto:
+def model(*nodes: tuple[str, str, str], domain: str = DOMAIN, version: int = 1) -> onnx.ModelProto:
     """From x to y, both of three floats; c is a constant. Nodes are (op, input, output)."""
     graph = helper.make_graph(
         [helper.make_node(op, [a], [b], name=b, domain=domain) for op, a, b in nodes],
@@ -40,7 +40,7 @@ def model(*nodes: tuple[str, str, str], domain: str = DOMAIN) -> onnx.ModelProto
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(ONES, "c")],
     )
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(DOMAIN, 1)]
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(DOMAIN, version)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
@@ -174,6 +174,22 @@ def test_what_serves_is_offered_first_then_what_it_shadows_then_alternatives(sit
     with pytest.raises(PackError) as caught:
         chosen(site.load())
     assert str(expected) in str(caught.value)
+
+
+def test_candidates_of_other_opsets_are_not_offered(site: Any) -> None:
+    """A registration that ends before the model's version, or begins after it, cannot serve its node."""
+    offers(site)
+    for name, options in (("d", "until=1"), ("e", "since_version=3")):
+        body = f"def {name}(X, /): return X + X\n"
+        site.add(
+            name,
+            body
+            + f"registry.impl('Double', {name}, domain='{DOMAIN}', alternative=True, {options})",
+        )
+    chooser(site, "raise ValueError([c.pack for c in candidates])")
+    with pytest.raises(PackError) as caught:
+        NumpyModule(model(("Double", "x", "y"), version=2), registry=site.load())
+    assert "['b', 'a', 'c']" in str(caught.value)
 
 
 def test_a_hook_sees_what_the_node_is(site: Any) -> None:

@@ -135,3 +135,15 @@ def define(version: schema.OpSchema) -> Callable[..., Any]:
     exec(f"def op{version.as_signature()}: ...", namespace)
     function: Callable[..., Any] = namespace["op"]
     return function
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_pack_s_registrations_never_serve_one_opset_together(first: bool) -> None:
+    """The older ends where the newer begins, in whatever order they come."""
+
+    def newer(X: Any, /) -> Any: ...
+
+    impls = [("Relu", relu, {"since_version": 6}), ("Relu", newer, {"since_version": 13})]
+    assert rows(*(impls if first else impls[::-1])) == [(6, 12, relu), (13, None, newer)]
+    for opset, served in ((6, relu), (12, relu), (13, newer), (14, newer)):
+        assert resolve(opset, *impls).impl is served
