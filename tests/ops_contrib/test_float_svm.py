@@ -223,3 +223,13 @@ def test_a_wrong_attribute_is_a_model_error_naming_op_and_attribute(
     assert named in str(error)
     assert error.expected
     assert error.fix
+
+
+@pytest.mark.parametrize("per_class", [[2, 3], [2, 1, 3], [1, 1, 1, 1]])
+def test_a_score_of_zero_is_a_vote_for_the_second_of_its_pair(per_class: list[int]) -> None:
+    """As ONNX Runtime has it: all machines undecided, then only the first."""
+    count, classes = sum(per_class), len(per_class)
+    pairs = classes * (classes - 1) // 2
+    undecided = {"coefficients": [0.0] * ((classes - 1) * count), "kernel_type": "LINEAR"}
+    for rho in ([0.0] * pairs, [0.0, *[1.0] * (pairs - 1)], [0.0, *[-1.0] * (pairs - 1)]):
+        agree("SVMClassifier", X, INTS, **classifier(per_class, rho=rho, **undecided))

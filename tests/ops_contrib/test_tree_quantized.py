@@ -93,6 +93,16 @@ def test_trees_of_any_shape_are_exact(seed: int) -> None:
     leaves_alike(tree_model("TreeEnsembleRegressor", x, **given, n_targets=2), x)
 
 
+@pytest.mark.parametrize(
+    ("depth", "features", "seed"), [(6, 6, 1), (7, 6, 1), (8, 6, 1), (8, 10, 3)]
+)
+def test_deep_trees_with_gates_inside_gates_are_exact(depth: int, features: int, seed: int) -> None:
+    """What is left of a gate when its sibling is closed is told from the gate around both."""
+    given = numbered(seed, "target", [0], trees=1, depth=depth, features=features)
+    x = samples(seed, 600, features)
+    leaves_alike(tree_model("TreeEnsembleRegressor", x, **given, n_targets=1), x)
+
+
 @pytest.mark.parametrize("aggregate", ["SUM", "AVERAGE"])
 @pytest.mark.parametrize("targets", [1, 2])
 def test_sums_of_trees_are_off_by_steps_of_their_weights_alone(
@@ -195,6 +205,20 @@ def test_missing_values_go_where_their_tracks_lead() -> None:
     x = samples(38, 400)
     x[::3, 0] = x[1::3, 2] = np.nan
     leaves_alike(tree_model("TreeEnsembleRegressor", x, **given, n_targets=1), x)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_client_says_of_each_feature_whether_it_is_missing(seed: int) -> None:
+    """Any of the features, and all of them at once, with and without a track."""
+    given = numbered(seed, "target", [0], trees=2, depth=4, tracks=True)
+    x = samples(seed, 400)
+    x[np.random.default_rng(seed).random(x.shape) < 0.3] = np.nan
+    x[7] = np.nan
+    tracked = np.array(given["nodes_missing_value_tracks_true"], bool)
+    modes, features = np.array(given["nodes_modes"]), np.array(given["nodes_featureids"])
+    asked = np.unique(features[tracked & (modes != "LEAF")])
+    x[:, [f for f in range(4) if f not in asked]] = 0.5  # where no branch tracks it, NaN is refused
+    leaves_alike(tree_model("TreeEnsembleRegressor", x, **given, n_targets=1), x, atol=0.2)
 
 
 # -- what the client learns

@@ -13,9 +13,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from fhe_core.quantization.quantizers import QuantizationParameters
+from fhe_ops_std.quantized.linear import convolution
 
 import fhe_core
-from fhe_core import CompilationError, FheError, PlanError
+from fhe_core import CompilationError, FheError, PlanError, QuantizedArray
+from fhe_ops_std import linear
 from tests.core.quantization.building import model, normal, relative_error
 
 ROWS = 200
@@ -34,6 +37,30 @@ def by_runtime(proto: onnx.ModelProto, **inputs: Any) -> Any:
         proto.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     return session.run(None, inputs)[0]
+
+
+@pytest.mark.parametrize(
+    ("group", "kernel"), [(1, (6, 4, 2, 2)), (2, (6, 2, 2, 2)), (4, (8, 1, 3, 3))]
+)
+@pytest.mark.parametrize("pads", [0, 1])
+def test_a_convolution_takes_a_zero_point_for_each_channel(
+    group: int, kernel: tuple[int, ...], pads: int
+) -> None:
+    """Exactly that of the real values, whose padding is what stands for zero in its channel."""
+    zero_point = np.array([3, -1, 0, 7]).reshape(1, 4, 1, 1)
+    params = QuantizationParameters(0.25, zero_point, zero_point - 8, zero_point + 7)
+    integers = np.random.default_rng(0).integers(-8, 8, (5, 4, 5, 5)) + zero_point
+    x = QuantizedArray(4, integers, value_is_float=False, params=params)
+    w = QuantizedArray(8, normal(*kernel, seed=1))
+    attrs = {
+        "auto_pad": "NOTSET",
+        "dilations": (1, 1),
+        "group": group,
+        "pads": (pads,) * 4,
+        "strides": (1, 1),
+    }
+    expected = linear.conv(x.dequant(), w.dequant(), **attrs)
+    np.testing.assert_allclose(convolution(x, w, attrs), expected, atol=1e-9)
 
 
 # -- cost

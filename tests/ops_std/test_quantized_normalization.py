@@ -157,6 +157,18 @@ def test_softmax_before_opset_13_runs_over_all_axes_from_its_own_on() -> None:
     assert sums[11] == sums[13]  # a further comparison, one sum less
 
 
+@pytest.mark.parametrize("op", ["Softmax", "LogSoftmax"])
+@pytest.mark.parametrize("opset", [12, 13])
+def test_the_axes_are_those_of_the_opset_on_either_side_of_the_change(op: str, opset: int) -> None:
+    """Along axis 1 of three: with the last one until opset 12, alone from 13 on."""
+    text = f"y = {op} <axis = 1> (x) \n f = Flatten(y) \n out = MatMul(f, u)"
+    constants = {"u": normal(2 * SIZE, 3, seed=5)}
+    x = data(2, SIZE)
+    net = model(text, {"x": ("N", 2, SIZE)}, "out", constants, opset=opset)
+    module = fhe_core.quantize(net, x, n_bits=8, client_side="minimal")
+    assert relative_error(module.forward(x), fhe_core.NumpyModule(net)(x)) < 0.05
+
+
 @pytest.mark.parametrize(
     ("nodes", "says"),
     [
