@@ -52,7 +52,8 @@ def calibration_data(graph: Graph, given: Any) -> dict[str, Array]:
             "the model has no inputs, and so nothing to encrypt",
             fix="export the model with its data as inputs",
         )
-    wrong = sorted(set(feeds) - set(names)) or [name for name in names if name not in feeds]
+    unknown = sorted(str(name) for name in feeds if name not in names)
+    wrong = unknown or [name for name in names if name not in feeds]
     if wrong:
         raise CalibrationError(
             f"the calibration data and the inputs of the model differ at {', '.join(wrong)}",
