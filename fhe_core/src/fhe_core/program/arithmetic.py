@@ -1,16 +1,26 @@
-"""Integer arithmetic on tensors: what NumPy's operators and sums record as nodes of the program."""
+"""Integer arithmetic on tensors: what NumPy's operators record as nodes of the program."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from fhe_core.program import layout
-from fhe_core.program.nodes import BATCH, Shape
-from fhe_core.program.tensor import Tensor, call, node, refused
+from fhe_core.errors import CompilationError
+from fhe_core.program import advice, layout
+from fhe_core.program.nodes import BATCH, Shape, roots
+from fhe_core.program.tensor import (
+    Tensor,
+    all_integers,
+    call,
+    dtype_of,
+    integers,
+    no_out,
+    node,
+    refused,
+)
 
 
 def _broadcast(a: Tensor, shape: Shape) -> Tensor:
@@ -52,7 +62,7 @@ def _add(a: Any, b: Any) -> Any:
 def _subtract(a: Any, b: Any) -> Any:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return _binary("subtract", a, b)
-    return _shift(a, -np.asarray(b)) if isinstance(a, Tensor) else _shift(_negative(b), a)
+    return _shift(a, -np.asarray(b, np.int64)) if isinstance(a, Tensor) else _shift(_negative(b), a)
 
 
 def _negative(a: Tensor) -> Tensor:
@@ -63,7 +73,7 @@ def _multiply(a: Any, b: Any) -> Any:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         from fhe_core.program.primitives import multiply
 
-        return multiply(a, b)
+        return call(np.multiply, a, b) if _are_one_look_up(a, b) else multiply(a, b)
     x, factor = (a, b) if isinstance(a, Tensor) else (b, a)
     factor = np.asarray(factor, dtype=np.int64)
     shape = _symbolic(np.broadcast_shapes(_finite(x.shape), factor.shape))
@@ -110,6 +120,39 @@ def _minimum(a: Any, b: Any) -> Any:
     return minimum(a, b) if both else NotImplemented
 
 
+def _compared(ufunc: np.ufunc) -> Callable[..., Any]:
+    """Two encrypted integers are compared by the sign of their difference, one look-up."""
+    return lambda a, b: call(ufunc, _subtract(integers(a), integers(b)), 0)
+
+
+def _on_truth(ufunc: np.ufunc) -> Callable[..., Any]:
+    """A function of two truth values is one of the four numbers that the two make."""
+
+    def truth(a: Any, b: Any) -> Any:
+        number = 2 * integers(np.not_equal(a, 0)) + integers(np.not_equal(b, 0))
+        return call(_of_two_bits, number, ufunc)
+
+    return truth
+
+
+def _of_two_bits(number: Any, ufunc: np.ufunc) -> Any:
+    return ufunc(number >= 2, number % 2 == 1)
+
+
+def _are_one_look_up(a: Tensor, b: Tensor) -> bool:
+    """Whether each element of both is computed from one and the same, and not both are integers already."""
+    starts = {id(root) for x in (a, b) for root in roots(x.value)}
+    if (a.is_integer and b.is_integer) or len(starts) > 1 or a.shape != b.shape:
+        return False
+    from fhe_core.program.univariate import source_index
+
+    try:
+        return np.array_equal(source_index(a.value), source_index(b.value))
+    except CompilationError:
+        return False
+
+
+#: On integers, of which one at least is encrypted.
 UFUNCS: dict[Any, Callable[..., Any]] = {
     np.add: _add,
     np.subtract: _subtract,
@@ -120,46 +163,105 @@ UFUNCS: dict[Any, Callable[..., Any]] = {
     np.maximum: _maximum,
     np.minimum: _minimum,
 }
-
-
-# -- reductions
-
-
-def reduce_sum(x: Tensor, axis: Any = None, keepdims: bool = False, **_: Any) -> Tensor:
-    if not x.is_integer:
-        return call(np.sum, x, axis=axis, keepdims=keepdims)
-    axes = (
-        tuple(range(x.ndim))
-        if axis is None
-        else tuple(int(a) % x.ndim for a in np.atleast_1d(axis))
+#: On integers of which several are encrypted, and not computed from one.
+_JOINING: dict[Any, Callable[..., Any]] = {
+    **UFUNCS,
+    **{
+        ufunc: _compared(ufunc)
+        for ufunc in (
+            np.greater,
+            np.greater_equal,
+            np.less,
+            np.less_equal,
+            np.equal,
+            np.not_equal,
+        )
+    },
+    **{ufunc: _on_truth(ufunc) for ufunc in (np.logical_and, np.logical_or, np.logical_xor)},
+}
+_ON_TRUTH = {
+    ufunc: _on_truth(ufunc)
+    for ufunc in (
+        *(np.bitwise_and, np.bitwise_or, np.bitwise_xor),
+        *(np.add, np.multiply, np.maximum, np.minimum),
     )
-    for a in axes:
-        layout.not_the_batch(x, a, "sums over")
-    shape = tuple(1 if i in axes else n for i, n in enumerate(x.shape) if keepdims or i not in axes)
-    return node("sum", x, shape=shape, axes=axes, keepdims=bool(keepdims))
+}
 
 
-def mean(x: Tensor, axis: Any = None, keepdims: bool = False, **_: Any) -> Tensor:
-    if not x.is_integer:
-        return call(np.mean, x, axis=axis, keepdims=keepdims)
-    total = reduce_sum(x, axis=axis, keepdims=keepdims)
-    axes = range(x.ndim) if axis is None else [int(a) % x.ndim for a in np.atleast_1d(axis)]
-    return total.astype(np.float64) / math.prod(x.shape[a] for a in axes)
+def apply(ufunc: np.ufunc, inputs: Sequence[Any]) -> Any:
+    """A ufunc of encrypted integers and constants; NotImplemented where it is one of a float group.
+
+    What is computed from one integer tensor is part of a look-up, but for what is linear in that tensor.
+    """
+    tensors = [x for x in inputs if isinstance(x, Tensor)]
+    if len({id(root) for tensor in tensors for root in roots(tensor.value)}) > 1:
+        is_truth = all(dtype_of(x) == np.bool_ for x in inputs)
+        functions = {**_JOINING, **_ON_TRUTH} if is_truth else _JOINING
+    elif any(tensor.is_integer for tensor in tensors) or ufunc is np.matmul:
+        functions = UFUNCS
+    else:
+        return NotImplemented
+    return functions[ufunc](*inputs) if ufunc in functions else NotImplemented
 
 
-def _dot(a: Any, b: Any) -> Any:
+# -- other functions, as NumPy has them, on encrypted integers
+
+
+def _dot(a: Any, b: Any, out: None = None) -> Any:
+    no_out(out)
+    if np.ndim(a) == 0 or np.ndim(b) == 0:
+        return np.multiply(a, b)
+    if np.ndim(b) > 2:
+        raise advice.unavailable(np.dot)
     return np.matmul(a, b)
 
 
-REDUCTIONS: dict[Any, Callable[..., Any]] = {
-    np.add: reduce_sum,
-    np.maximum: lambda x, axis=0, keepdims=False: call(np.max, x, axis=axis, keepdims=keepdims),
-    np.minimum: lambda x, axis=0, keepdims=False: call(np.min, x, axis=axis, keepdims=keepdims),
-    np.multiply: lambda x, axis=0, keepdims=False: call(np.prod, x, axis=axis, keepdims=keepdims),
-}
+def _inner(a: Any, b: Any) -> Any:
+    if np.ndim(a) == 0 or np.ndim(b) == 0:
+        return np.multiply(a, b)
+    if np.ndim(b) > 2:
+        raise advice.unavailable(np.inner)
+    return np.matmul(a, np.transpose(b))
+
+
+def _where(condition: Any, *choice: Any) -> Any:
+    """numpy.where: with a constant condition a sum, which is free; else a product with a truth value."""
+    if len(choice) != 2:
+        raise advice.unavailable(np.nonzero)
+    a, b = choice
+    tensors = [x for x in (condition, a, b) if isinstance(x, Tensor)]
+    starts = {id(root) for x in tensors for root in roots(x.value)}
+    is_constant = not isinstance(condition, Tensor)
+    linear = is_constant and any(x.is_integer for x in tensors)
+    if not (linear or len(starts) > 1) or not all_integers((condition, a, b)):
+        return call(np.where, condition, a, b)
+    if linear:
+        held = np.asarray(condition) != 0
+        return np.multiply(a, held.astype(np.int64)) + np.multiply(b, (~held).astype(np.int64))
+    chosen = np.subtract(_integer(a), _integer(b)) * integers(np.not_equal(condition, 0))
+    picked = chosen + _integer(b)
+    return np.not_equal(picked, 0) if dtype_of(a) == dtype_of(b) == np.bool_ else picked
+
+
+def _integer(x: Any) -> Any:
+    return integers(x) if isinstance(x, Tensor) else np.asarray(x, np.int64)
+
+
+def _diff(x: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> Any:
+    (axis,) = layout.axes_of(axis, x.ndim)
+    layout.not_the_batch(x, axis, "subtracts along")
+    ends = [np.asarray(end) if end is not None else None for end in (prepend, append)]
+    if any(end is not None for end in ends):
+        raise advice.unavailable("diff(prepend=, append=)")
+    before = (slice(None),) * axis
+    for _ in range(operator.index(n)):
+        x = x[(*before, slice(1, None))] - x[(*before, slice(-1))]
+    return x
+
 
 FUNCTIONS: dict[Any, Callable[..., Any]] = {
-    np.sum: reduce_sum,
-    np.mean: mean,
     np.dot: _dot,
+    np.inner: _inner,
+    np.where: _where,
+    np.diff: _diff,
 }

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fhe_core.errors import CompilationError
+from fhe_core.program.advice import not_elementwise
 from fhe_core.program.nodes import (
     BATCH,
     Call,
@@ -24,6 +25,7 @@ from fhe_core.program.nodes import (
     Node,
     Origin,
     Shape,
+    convert,
     operands,
     ordered,
     recording,
@@ -71,12 +73,11 @@ def _materialize(call: Call) -> Node:
         return _input(call, [root for root in starts if isinstance(root, HostInput)])
     if len(starts) > 1:
         names = sorted({_name(root) for root in starts})
-        raise CompilationError(
+        raise not_elementwise(
+            _joining(call),
             "a float computation starts from several encrypted tensors, and a table look-up has one input",
-            where=_joining(call).where,
             expected="can_fuse() that is True only for functions of one integer tensor",
             got=f"a function of {', '.join(names)}",
-            fix="return False from can_fuse there, and compute on prepared_inputs[i].qvalues in q_impl",
         )
     (root,) = nodes
     index = source_index(call)
@@ -129,14 +130,19 @@ def _limits(call: Call) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
             return np.asarray(0), np.asarray(1)
         if value.function is np.clip and len(value.arguments) == 3:
             _, low, high = value.arguments
-            if not isinstance(low, (Call, Node)) and not isinstance(high, (Call, Node)):
+            if all(_is_finite(end) for end in (low, high)):
                 return np.asarray(low).astype(np.int64), np.asarray(high).astype(np.int64)
         inner = operands(value)
         # Only conversions keep the bounds.
-        if len(inner) != 1 or getattr(value.function, "__name__", "") != "convert":
+        if len(inner) != 1 or value.function is not convert:
             return None
         value = inner[0]
     return None
+
+
+def _is_finite(end: Any) -> bool:
+    """Whether an end of numpy.clip is a bound: a constant, and neither None nor infinite."""
+    return not isinstance(end, (Call, Node, HostInput, type(None))) and bool(np.isfinite(end).all())
 
 
 # -- the look-up

@@ -24,6 +24,7 @@ from fhe_core.program.nodes import (
     Node,
     Root,
     Value,
+    convert,
     evaluate,
     ordered,
     roots,
@@ -34,7 +35,7 @@ from fhe_core.program.univariate import check_samples_apart, check_univariate, s
 Array = NDArray[Any]
 
 _OWN: dict[str, Callable[..., Any]] = {
-    "astype": t.convert,
+    "astype": convert,
     "concatenate": layout.join,
     "index": layout.pick,
     "pad": layout.padded,
@@ -276,7 +277,7 @@ def _opened(value: Call, arguments: tuple[Any, ...], keywords: Mapping[str, Any]
             return t.Tensor(argument)
         if isinstance(argument, Node):
             # A float view: integer arithmetic would record nodes of the circuit.
-            return t.call(t.convert, t.Tensor(argument), dtype=np.dtype(np.int64))
+            return t.call(convert, t.Tensor(argument), dtype=np.dtype(np.int64))
         if isinstance(argument, (list, tuple)):
             return type(argument)(wrapped(part) for part in argument)
         return argument

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +11,15 @@ import numpy as np
 
 from fhe_core.program.nodes import BATCH, Node, Shape, is_batch
 from fhe_core.program.rules import RULES
-from fhe_core.program.tensor import Tensor, call, integers, node, refused
+from fhe_core.program.tensor import (
+    Tensor,
+    are_encrypted_integers,
+    call,
+    dtype_of,
+    integers,
+    node,
+    refused,
+)
 
 
 def recorded(
@@ -69,15 +77,19 @@ def resolved_shape(source: Shape, target: Any) -> Shape:
         free = math.prod(source) // max(1, math.prod(n for n in wanted if n != -1))
         return tuple(free if n == -1 else n for n in wanted)
     size = _per_sample(source)
+    before = math.prod(source[: source.index(BATCH)])
     # A static batch size may be spelled out by the exporter.
     spelled = [BATCH, *wanted[1:]] if wanted and is_batch(wanted[0]) else wanted
+    found: Shape = ()
     if BATCH in spelled:
         rest = math.prod(n for n in spelled if n not in (-1, BATCH))
         filled = [size // max(rest, 1) if n == -1 else n for n in spelled]
         if spelled.count(BATCH) == 1 and _per_sample(tuple(filled)) == size:
-            return tuple(filled)
-    if math.prod(n for n in wanted if n != -1) == size and -1 in wanted:
-        return tuple(BATCH if n == -1 else n for n in wanted)
+            found = tuple(filled)
+    elif math.prod(n for n in wanted if n != -1) == size and -1 in wanted:
+        found = tuple(BATCH if n == -1 else n for n in wanted)
+    if BATCH in found and math.prod(found[: found.index(BATCH)]) == before:
+        return found
     raise refused(
         f"reshapes {_spell(source)} to {_spell(tuple(wanted))}, which mixes the samples of a batch",
         "keep the batch as a dimension of its own",
@@ -88,13 +100,17 @@ def _spell(shape: Shape) -> str:
     return "(" + ", ".join("batch" if n == BATCH else str(n) for n in shape) + ")"
 
 
-def reshape(x: Tensor, newshape: Any, **_: Any) -> Tensor:
-    shape = resolved_shape(x.shape, newshape)
+def reshape(
+    x: Tensor, newshape: Any = None, order: Any = "C", *, shape: Any = None, **_: Any
+) -> Tensor:
+    if order not in ("C", "A", None):
+        raise refused(f"reshapes in the order {order!r}", "transpose first")
+    shape = resolved_shape(x.shape, newshape if shape is None else shape)
     return x if shape == x.shape else recorded("reshape", np.reshape, x, {"target": shape}, shape)
 
 
 def transpose(x: Tensor, axes: Any = None) -> Tensor:
-    order = tuple(range(x.ndim))[::-1] if axes is None else tuple(int(a) % x.ndim for a in axes)
+    order = tuple(range(x.ndim))[::-1] if axes is None else axes_of(axes, x.ndim)
     if order == tuple(range(x.ndim)):
         return x
     return recorded("transpose", np.transpose, x, {"axes": order}, order)
@@ -102,6 +118,7 @@ def transpose(x: Tensor, axes: Any = None) -> Tensor:
 
 def swapaxes(x: Tensor, axis1: int, axis2: int) -> Tensor:
     order = list(range(x.ndim))
+    axis1, axis2 = axes_of((axis1, axis2), x.ndim)
     order[axis1], order[axis2] = order[axis2], order[axis1]
     return transpose(x, order)
 
@@ -112,8 +129,8 @@ def moveaxis(x: Tensor, source: Any, destination: Any) -> Tensor:
 
 
 def squeeze(x: Tensor, axis: Any = None) -> Tensor:
-    axes = [i for i, n in enumerate(x.shape) if n == 1] if axis is None else np.atleast_1d(axis)
-    gone = {int(a) % x.ndim for a in axes}
+    axes = [i for i, n in enumerate(x.shape) if n == 1] if axis is None else axis
+    gone = set(axes_of(axes, x.ndim))
     if any(x.shape[a] != 1 for a in gone):
         raise refused(
             f"squeezes axes {sorted(gone)} of {_spell(x.shape)}", "squeeze axes of size 1"
@@ -122,9 +139,8 @@ def squeeze(x: Tensor, axis: Any = None) -> Tensor:
 
 
 def expand_dims(x: Tensor, axis: Any) -> Tensor:
-    axes = [int(a) for a in np.atleast_1d(axis)]
-    ndim = x.ndim + len(axes)
-    new = {a % ndim for a in axes}
+    ndim = x.ndim + np.size(axis)
+    new = set(axes_of(axis, ndim))
     rest = iter(x.shape)
     return reshape(x, tuple(1 if i in new else next(rest) for i in range(ndim)))
 
@@ -138,7 +154,25 @@ def broadcast_to(x: Tensor, shape: Any, **_: Any) -> Tensor:
     return recorded("broadcast", np.broadcast_to, x, {"target": wanted}, wanted)
 
 
-def take(x: Any, indices: Any, axis: int | None = None, **_: Any) -> Tensor:
+def batch_first(x: Tensor) -> Tensor:
+    return moveaxis(x, x.shape.index(BATCH), 0)
+
+
+def axes_of(axes: Any, ndim: int) -> tuple[int, ...]:
+    """One axis or several, counted from the front.
+
+    Raises:
+        CompilationError: the tensor has no such axis.
+    """
+    given = [operator.index(a) for a in np.ravel(axes)]
+    if any(not -ndim <= a < ndim for a in given):
+        raise refused(f"names axis {axes} of a tensor with {ndim} dimensions", "correct the axis")
+    return tuple(a % ndim for a in given)
+
+
+def take(
+    x: Any, indices: Any, axis: int | None = None, out: None = None, mode: str = "raise"
+) -> Tensor:
     if isinstance(indices, Tensor) and not isinstance(x, Tensor):
         # Entries of a constant vector: a function of each index.
         values = np.asarray(x)
@@ -148,9 +182,11 @@ def take(x: Any, indices: Any, axis: int | None = None, **_: Any) -> Tensor:
         raise refused("indexes with an encrypted value", "gather with constant indices")
     if axis is None:
         raise refused("takes from a flattened batch", "name the axis")
-    axis = axis % x.ndim
+    (axis,) = axes_of(axis, x.ndim)
     not_the_batch(x, axis, "takes from")
     indices = np.asarray(indices)
+    if mode != "raise":
+        indices = np.take(np.arange(x.shape[axis]), indices, mode=mode)  # type: ignore[call-overload]
     return recorded("take", gather, x, {"indices": indices, "axis": axis}, indices, axis)
 
 
@@ -172,12 +208,19 @@ def maps(rows: Any, keys: Any) -> Any:
     return [dict(zip(keys, row, strict=True)) for row in np.asarray(rows).tolist()]
 
 
-def concatenate(parts: Sequence[Any], axis: int = 0, **_: Any) -> Tensor:
+def concatenate(parts: Sequence[Any], axis: int | None = 0, **_: Any) -> Tensor:
     tensors = [part for part in parts if isinstance(part, Tensor)]
-    axis = axis % tensors[0].ndim
+    if axis is None:
+        raise refused("concatenates flattened batches", "name the axis")
+    (axis,) = axes_of(axis, tensors[0].ndim)
     not_the_batch(tensors[0], axis, "concatenates along")
-    if not all(t.dtype.kind in "iub" for t in tensors) or not any(t.is_integer for t in tensors):
+    if not are_encrypted_integers(tensors):
         return call(join, list(parts), axis, layout=True)
+    if all(dtype_of(part) == np.bool_ for part in parts):
+        numbers = [
+            part + np.int64(0) if isinstance(part, Tensor) else np.int64(part) for part in parts
+        ]
+        return call(np.not_equal, concatenate(numbers, axis), 0)
     shape = call(join, tensors, axis, layout=True).shape
     joined = node("concatenate", *map(integers, tensors), shape=shape, axis=axis)
     return _interleaved(joined, parts, axis)
@@ -201,7 +244,7 @@ def _interleaved(joined: Tensor, parts: Sequence[Any], axis: int) -> Tensor:
     ends = {True: 0, False: first}
     places = []
     for part in parts:
-        encrypted, count = isinstance(part, Tensor), part.shape[axis]
+        encrypted, count = isinstance(part, Tensor), np.shape(part)[axis]
         places.append(np.arange(ends[encrypted], ends[encrypted] + count))
         ends[encrypted] += count
     order = np.concatenate(places)
@@ -215,59 +258,14 @@ def join(parts: Any, axis: int) -> Any:
 
 
 def stack(parts: Sequence[Any], axis: int = 0, **_: Any) -> Tensor:
-    return concatenate([expand_dims(part, axis) for part in parts], axis=axis)
+    return concatenate([np.expand_dims(part, axis) for part in parts], axis=axis)
 
 
-def split(x: Tensor, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
-    axis = axis % x.ndim
-    not_the_batch(x, axis, "splits")
-    length = x.shape[axis]
-    if isinstance(indices_or_sections, (int, np.integer)):
-        step = length // int(indices_or_sections)
-        bounds = list(range(step, length, step))
-    else:
-        bounds = [int(i) for i in indices_or_sections]
-    edges = [0, *bounds, length]
-    before = (slice(None),) * axis
-    return [x[(*before, slice(a, b))] for a, b in itertools.pairwise(edges)]
-
-
-def flip(x: Tensor, axis: Any = None) -> Tensor:
-    axes = {int(a) % x.ndim for a in (range(1, x.ndim) if axis is None else np.atleast_1d(axis))}
-    for a in sorted(axes):
-        not_the_batch(x, a, "reverses")
-        x = take(x, np.arange(x.shape[a])[::-1], axis=a)
-    return x
-
-
-def tile(x: Tensor, reps: Any) -> Tensor:
-    repeats = [int(r) for r in np.atleast_1d(reps)]
-    repeats = [1] * (x.ndim - len(repeats)) + repeats
-    for axis, repeat in enumerate(repeats):
-        if repeat != 1:
-            not_the_batch(x, axis, "repeats")
-            x = take(x, np.tile(np.arange(x.shape[axis]), repeat), axis=axis)
-    return x
-
-
-def repeat(x: Tensor, repeats: int, axis: int) -> Tensor:
-    not_the_batch(x, axis, "repeats")
-    return take(x, np.repeat(np.arange(x.shape[axis]), repeats), axis=axis)
-
-
-def pad(
-    x: Tensor, pad_width: Any, mode: str = "constant", constant_values: Any = 0, **_: Any
-) -> Tensor:
+def pad(x: Tensor, pad_width: Any, constant_values: Any = 0) -> Tensor:
+    """``x`` with constants around it, that broadcast to the result."""
     widths = tuple(
         (int(before), int(after)) for before, after in np.broadcast_to(pad_width, (x.ndim, 2))
     )
-    if mode != "constant":
-        keywords: dict[str, Any] = {"mode": mode}
-        for axis, width in enumerate(widths):
-            if any(width):
-                not_the_batch(x, axis, "pads")
-                x = take(x, np.pad(np.arange(x.shape[axis]), width, **keywords), axis=axis)
-        return x
     value = np.asarray(constant_values)
     made: Tensor = call(padded, x, widths, value, layout=True)
     if isinstance(x.value, Node) and value.dtype.kind in "iub":
@@ -284,13 +282,31 @@ def not_the_batch(x: Tensor, axis: int, verb: str) -> None:
         raise refused(f"{verb} the batch dimension", "samples of a batch must stay independent")
 
 
+def _pad(x: Tensor, pad_width: Any, mode: Any = "constant", **keywords: Any) -> Any:
+    """numpy.pad; its constant may also be an array that broadcasts to a result of more than two dimensions."""
+    simple = np.ndim(keywords.get("constant_values", 0)) not in (1, 2)
+    if mode == "constant" and simple:
+        return pad(x, pad_width, **keywords)
+    if (
+        mode not in ("constant", "edge", "reflect", "symmetric", "wrap")
+        or keywords.get("reflect_type") == "odd"
+    ):
+        raise refused(
+            f"pads with values that it computes ({mode!r})",
+            "pad with constants, or in the modes edge, reflect, symmetric and wrap",
+        )
+    if not simple:
+        keywords["constant_values"] = np.broadcast_to(keywords["constant_values"], (x.ndim, 2))
+    return moving.moves(np.pad, (0,), x, pad_width, mode, **keywords)
+
+
 def _copy(x: Tensor, *_: Any, **__: Any) -> Tensor:
     return x
 
 
 FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.reshape: reshape,
-    np.ravel: lambda x, *_, **__: reshape(x, -1),
+    np.ravel: lambda x, order="C": reshape(x, -1, order),
     np.transpose: transpose,
     np.swapaxes: swapaxes,
     np.moveaxis: moveaxis,
@@ -300,14 +316,13 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.take: take,
     np.concatenate: concatenate,
     np.stack: stack,
-    np.split: split,
-    np.array_split: split,
-    np.flip: flip,
-    np.tile: tile,
-    np.repeat: repeat,
-    np.pad: pad,
+    np.pad: _pad,
     np.copy: _copy,
     np.shape: lambda x: x.shape,
     np.ndim: lambda x: x.ndim,
-    np.size: lambda x: x.size,
+    np.result_type: lambda *given: np.result_type(*(getattr(x, "dtype", x) for x in given)),
+    np.size: lambda x, axis=None: x.size if axis is None else x.shape[axis],
 }
+
+# It is written in terms of these functions.
+from fhe_core.program import moving  # noqa: E402

@@ -31,10 +31,18 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Origin:
-    """The ONNX node whose ``q_impl`` is being recorded. ``output`` is its first output's name."""
+    """The ONNX node whose ``q_impl`` is being recorded.
+
+    Attributes:
+        output: its first output's name.
+        computes: its op has a ``q_impl`` of its own.
+        fused: its op says that it is a function of each element here.
+    """
 
     output: str
     where: Where
+    computes: bool = False
+    fused: bool = False
 
 
 _origin: ContextVar[Origin | None] = ContextVar("fhe_core_origin", default=None)
@@ -164,6 +172,11 @@ class Call:
 
 Value = Node | HostInput | Call
 Root = Node | HostInput
+
+
+def convert(x: Any, *, dtype: np.dtype[Any]) -> Any:
+    """``x`` as an array of another dtype: the one function of a call that readers know by itself."""
+    return np.asarray(x).astype(dtype)
 
 
 def leaves(argument: Any) -> Iterator[Value]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fhe_core.errors import CompilationError
-from fhe_core.program.nodes import BATCH, Call, Node, Value, evaluate, operands
+from fhe_core.program.nodes import BATCH, Call, Node, Value, convert, evaluate, operands
 
 
 def results_at(call: Call, root: Node, levels: NDArray[np.int64], offset: Any = 0) -> NDArray[Any]:
@@ -23,12 +23,14 @@ def results_at(call: Call, root: Node, levels: NDArray[np.int64], offset: Any = 
     offset = np.asarray(offset, dtype=np.int64)
     stacked = every - (offset.reshape(()) if offset.size == 1 else offset)
     results = np.asarray(evaluate(call, {id(root): stacked}, len(levels)))
+    if results.dtype.kind == "b":
+        results = results.astype(np.int64)  # a truth value is looked up as 0 or 1
     return np.moveaxis(results, call.shape.index(BATCH), 0).reshape(len(levels), -1)
 
 
 def before_conversion(call: Call) -> Value:
     """What ``call`` converts to integers, which may be NaN where integers cannot; else itself."""
-    converts = getattr(call.function, "__name__", "") == "convert" and call.dtype.kind in "iu"
+    converts = call.function is convert and call.dtype.kind in "iu"
     return operands(call)[0] if converts else call
 
 

@@ -8,6 +8,7 @@ here knows the FHE backend, so ordinary NumPy code that a tracer of that backend
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -25,6 +26,7 @@ from fhe_core.program.nodes import (
     Node,
     Shape,
     Value,
+    convert,
     current_origin,
     evaluate,
     has_bounds,
@@ -100,7 +102,9 @@ class Tensor(NDArrayOperatorsMixin):
 
     def __bool__(self) -> bool:
         raise refused(
-            "branches on an encrypted value", "use numpy.where, which becomes a table look-up"
+            "branches on an encrypted value (if, and, or, not, a < x < b, max, min)",
+            "use numpy.where, which becomes a table look-up; &, | and ~ of comparisons in brackets; "
+            "numpy.maximum and numpy.minimum",
         )
 
     def __array__(self, *args: Any, **kwargs: Any) -> NDArray[Any]:
@@ -109,26 +113,49 @@ class Tensor(NDArrayOperatorsMixin):
             "use NumPy functions that dispatch on their arguments",
         )
 
+    def _as_number(self) -> Any:
+        raise refused(
+            "asks an encrypted tensor for a number",
+            "compute on the whole tensor, with NumPy functions in place of Python's",
+        )
+
+    __int__ = __float__ = __index__ = __complex__ = _as_number
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise refused(
+            "assigns to elements of an encrypted tensor, which never changes",
+            "make a new one: numpy.where with a constant mask, numpy.concatenate of its parts",
+        )
+
     # -- in place: a tensor never changes, so `y += x` makes another one
 
     __iadd__ = NDArrayOperatorsMixin.__add__
     __isub__ = NDArrayOperatorsMixin.__sub__
     __imul__ = NDArrayOperatorsMixin.__mul__
     __itruediv__ = NDArrayOperatorsMixin.__truediv__
+    __ifloordiv__ = NDArrayOperatorsMixin.__floordiv__
+    __imod__ = NDArrayOperatorsMixin.__mod__
+    __ipow__ = NDArrayOperatorsMixin.__pow__
+    __ilshift__ = NDArrayOperatorsMixin.__lshift__
+    __irshift__ = NDArrayOperatorsMixin.__rshift__
+    __iand__ = NDArrayOperatorsMixin.__and__
+    __ior__ = NDArrayOperatorsMixin.__or__
+    __ixor__ = NDArrayOperatorsMixin.__xor__
 
     # -- NumPy's protocols
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **keywords: Any) -> Any:
+        for out in keywords.pop("out", ()):
+            no_out(out)
         if method == "reduce":
-            reduced = arithmetic.REDUCTIONS.get(ufunc)
+            reduced = reductions.REDUCTIONS.get(ufunc)
             if reduced is not None:
-                keywords.pop("initial", None)
-                return reduced(*inputs, **{k: v for k, v in keywords.items() if v is not None})
-        if method != "__call__" or "out" in keywords:
-            return NotImplemented
-        linear = arithmetic.UFUNCS.get(ufunc)
-        if linear is not None and not keywords and _all_integers(inputs):
-            result = linear(*inputs)
+                keywords.setdefault("axis", 0)
+                return reduced(*inputs, **keywords)
+        if method != "__call__":
+            raise advice.unavailable(f"{ufunc.__name__}.{method}")
+        if not keywords and all_integers(inputs):
+            result = arithmetic.apply(ufunc, inputs)
             if result is not NotImplemented:
                 return result
         return call(ufunc, *inputs, **keywords)
@@ -136,19 +163,30 @@ class Tensor(NDArrayOperatorsMixin):
     def __array_function__(
         self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any
     ) -> Any:
-        handler = layout.FUNCTIONS.get(function) or arithmetic.FUNCTIONS.get(function)
-        if handler is not None:
-            return handler(*args, **kwargs)
+        no_out(kwargs.pop("out", None))
+        for module in (layout, arithmetic, reductions, moving):
+            if function in module.FUNCTIONS:
+                return module.FUNCTIONS[function](*args, **kwargs)
+        if function in advice.WITHOUT_SHAPE:
+            raise advice.unavailable(function)
         return call(function, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        """The other methods of arrays, by NumPy's functions of the same name."""
+        if name.startswith("_") or not hasattr(np.ndarray, name):
+            raise AttributeError(f"an encrypted tensor has no attribute {name!r}")
+        function = getattr(np, name, None)
+        if function is None or name in advice.IN_PLACE or not callable(getattr(np.ndarray, name)):
+            raise advice.unavailable(f"ndarray.{name}")
+        return functools.partial(function, self)
 
     def __getitem__(self, key: Any) -> Tensor:
         parts = key if isinstance(key, tuple) else (key,)
         if any(isinstance(part, Tensor) for part in parts):
             raise refused("indexes with an encrypted value", "index with constants")
         if any(isinstance(part, (list, np.ndarray)) and np.ndim(part) > 0 for part in parts):
-            if len(parts) == 1:
-                return layout.take(self, np.asarray(key), axis=0)
-            raise refused("indexes with several arrays", "use numpy.take along one axis")
+            picked: Tensor = moving.moves(layout.pick, (0,), self, parts)
+            return picked
         parts = tuple(int(p) if isinstance(p, (np.integer, np.ndarray)) else p for p in parts)
         layout.not_some_samples(self, parts)
         return layout.recorded("index", layout.pick, self, {"key": parts}, parts)
@@ -166,54 +204,31 @@ class Tensor(NDArrayOperatorsMixin):
             return self if self.is_integer else integers(call(convert, self, dtype=target))
         return call(convert, self, dtype=target)
 
-    def reshape(self, *shape: Any, **_: Any) -> Tensor:
-        return layout.reshape(self, shape[0] if len(shape) == 1 else shape)
+    def reshape(self, *shape: Any, order: Any = "C") -> Tensor:
+        return layout.reshape(self, shape[0] if len(shape) == 1 else shape, order)
 
     def transpose(self, *axes: Any) -> Tensor:
         if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], (tuple, list))):
             return layout.transpose(self, axes[0])
         return layout.transpose(self, axes or None)
 
-    def swapaxes(self, first: int, second: int) -> Tensor:
-        return layout.swapaxes(self, first, second)
+    def flatten(self, order: Any = "C") -> Tensor:
+        return layout.reshape(self, -1, order)
 
-    def squeeze(self, axis: Any = None) -> Tensor:
-        return layout.squeeze(self, axis)
-
-    def flatten(self) -> Tensor:
-        return layout.reshape(self, -1)
-
-    ravel = flatten
-
-    def copy(self) -> Tensor:
+    def copy(self, order: Any = "C") -> Tensor:
         return self
-
-    def sum(self, axis: Any = None, keepdims: bool = False, **_: Any) -> Tensor:
-        return arithmetic.reduce_sum(self, axis=axis, keepdims=keepdims)
-
-    def mean(self, axis: Any = None, keepdims: bool = False, **_: Any) -> Tensor:
-        return arithmetic.mean(self, axis=axis, keepdims=keepdims)
-
-    def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return call(np.max, self, axis=axis, keepdims=keepdims)
-
-    def min(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return call(np.min, self, axis=axis, keepdims=keepdims)
-
-    def clip(self, a_min: Any = None, a_max: Any = None) -> Tensor:
-        return call(np.clip, self, a_min, a_max)
-
-    def round(self, decimals: int = 0) -> Tensor:
-        return call(np.round, self, decimals)
-
-    def argmax(self, axis: Any = None) -> Tensor:
-        return call(np.argmax, self, axis=axis)
 
 
 def refused(what: str, fix: str) -> CompilationError:
     origin = current_origin()
     where = origin.where if origin else Where()
     return CompilationError(f"the implementation {what}", where=where, fix=fix)
+
+
+def no_out(out: Any) -> None:
+    """Refuses NumPy's argument of that name, which nothing encrypted can be written into."""
+    if out is not None:
+        raise refused("writes into an array (out=)", "assign the result to a name")
 
 
 # -- recording
@@ -332,6 +347,8 @@ def _sample(recorded: Call, batch: int) -> Any:
     except CompilationError:
         raise
     except Exception as error:
+        if advice.is_unavailable(recorded.function):
+            raise advice.unavailable(recorded.function) from error
         name = getattr(recorded.function, "__name__", str(recorded.function))
         origin = current_origin()
         raise CompilationError(
@@ -405,22 +422,28 @@ def integers(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def convert(x: Any, *, dtype: np.dtype[Any]) -> Any:
-    return np.asarray(x).astype(dtype)
+def all_integers(inputs: Sequence[Any]) -> bool:
+    """Whether integer arithmetic applies: encrypted integers, or truth values, and constants of these types."""
+    constants = [x for x in inputs if not isinstance(x, Tensor)]
+    if any(np.asarray(constant).dtype.kind not in "iub" for constant in constants):
+        return False
+    return are_encrypted_integers([x for x in inputs if isinstance(x, Tensor)])
 
 
-def _all_integers(inputs: Sequence[Any]) -> bool:
-    """Whether integer arithmetic applies: at least one tensor of the circuit, and no float."""
-    some = False
-    for operand in inputs:
-        if isinstance(operand, Tensor):
-            if operand.dtype.kind not in "iub":
-                return False
-            some = some or operand.is_integer
-        elif np.asarray(operand).dtype.kind not in "iub":
-            return False
-    return some
+def dtype_of(x: Any) -> np.dtype[Any]:
+    """The dtype of a tensor or a constant."""
+    return x.dtype if isinstance(x, Tensor) else np.asarray(x).dtype
+
+
+def are_encrypted_integers(tensors: Sequence[Tensor]) -> bool:
+    """Whether all are whole numbers or truth values, and one at least is computed from encrypted ones.
+
+    Not so where what is recorded runs on the client.
+    """
+    if _on_client.get() or any(tensor.dtype.kind not in "iub" for tensor in tensors):
+        return False
+    return any(isinstance(root, Node) for tensor in tensors for root in roots(tensor.value))
 
 
 # The class needs these functions, and they need the class.
-from fhe_core.program import arithmetic, layout  # noqa: E402
+from fhe_core.program import advice, arithmetic, layout, moving, reductions  # noqa: E402

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fhe_core.errors import CompilationError
+from fhe_core.program import layout
+from fhe_core.program.advice import not_elementwise
 from fhe_core.program.nodes import (
     BATCH,
     Call,
@@ -68,14 +70,20 @@ def _laid_out(value: Call, known: dict[int, NDArray[np.int64]]) -> NDArray[np.in
             return known[id(argument)]
         if isinstance(argument, (list, tuple)):
             return type(argument)(fill(part) for part in argument)
-        if isinstance(argument, np.ndarray) and argument.dtype.kind == "f":
-            return np.full(argument.shape, -1)  # a constant that is padded or concatenated
         return argument
 
     arguments = _with_batch(tuple(fill(argument) for argument in value.arguments), 1)
     keywords = {name: _with_batch(fill(a), 1) for name, a in value.keywords.items()}
-    if getattr(value.function, "__name__", "") == "padded":
+    # Constants that are padded or concatenated come from no element.
+    if value.function is layout.padded:
         arguments = (*arguments[:2], np.asarray(-1))
+    elif value.function is layout.join:
+        parts = zip(value.arguments[0], arguments[0], strict=True)
+        filled = [
+            p if isinstance(v, Call | Node | HostInput) else np.full(np.shape(p), -1)
+            for v, p in parts
+        ]
+        arguments = (filled, *arguments[1:])
     return np.asarray(value.function(*arguments, **keywords))
 
 
@@ -88,11 +96,9 @@ def _elementwise(
         try:
             index = np.broadcast_to(index, shape)
         except ValueError as error:
-            raise CompilationError(
+            raise not_elementwise(
+                value,
                 f"{_function(value)} turns shape {index.shape} into {shape}, so it is not elementwise",
-                where=value.where,
-                fix="give the op a q_impl that moves elements with NumPy's layout functions, "
-                "and can_fuse that returns False",
             ) from error
         clash = (result >= 0) & (index >= 0) & (result != index)
         if clash.any():
@@ -106,13 +112,12 @@ def _function(value: Call) -> str:
 
 
 def mixes(value: Call) -> CompilationError:
-    return CompilationError(
+    return not_elementwise(
+        value,
         f"{_function(value)} mixes several elements of an encrypted tensor in one result, "
         "and a table look-up sees one",
-        where=value.where,
         expected="a function of each element alone, where can_fuse() is True",
         got="results that move when other elements change",
-        fix="return False from can_fuse, and give the op a q_impl on integers",
     )
 
 

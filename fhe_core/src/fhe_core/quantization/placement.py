@@ -14,6 +14,7 @@ from fhe_core.errors import CompilationError, FheError, UnsupportedOpError
 from fhe_core.graph.ir import Graph, Node
 from fhe_core.graph.runner import NumpyModule
 from fhe_core.graph.steps import Resolver, Step, choose_quantized, resolve_steps
+from fhe_core.program.nodes import Origin
 from fhe_core.quantization.interface import interface_errors
 from fhe_core.quantization.op import QuantizedOp
 from fhe_core.quantization.quantizers import QuantizationParameters
@@ -53,6 +54,12 @@ class PlacedOp:
         """Whether it computes on real values, or moves them."""
         moves = self.op.keeps_scale and not self.op.shapes_outputs
         return self.fused or self.float_only or self.late or moves
+
+    @property
+    def origin(self) -> Origin:
+        """What is recorded in its name."""
+        computes = type(self.op).q_impl is not QuantizedOp.q_impl
+        return Origin(self.node.outputs[0], self.op.where, computes, self.fused)
 
     @property
     def pack(self) -> str | None:

@@ -78,7 +78,7 @@ def _record(
             values[info.name] = _entered(host, plan, direct=info.name in placement.direct_inputs)
     for placed in placement.ops:
         placed.op.plan = plan
-        with recording(Origin(placed.node.outputs[0], placed.op.where)):
+        with recording(placed.origin):
             values.update(run_op(placed, values))
     outputs: dict[str, Value] = {}
     for info in placement.graph.outputs:

@@ -21,7 +21,7 @@ from fhe_core.graph.simplify import frozen
 from fhe_core.graph.steps import at_node
 from fhe_core.program import host
 from fhe_core.program.groups import keeping_identities
-from fhe_core.program.nodes import Node, Origin, Shape, exported_for, recording, without_bounds
+from fhe_core.program.nodes import Node, Shape, exported_for, recording, without_bounds
 from fhe_core.program.tensor import Tensor
 from fhe_core.quantization.array import QuantizedArray
 from fhe_core.quantization.calibration import static_batch
@@ -228,7 +228,7 @@ def _attempt(placed: PlacedOp, inputs: Inputs) -> _Outcome:
 
 
 def _at(placed: PlacedOp) -> AbstractContextManager[None]:
-    return recording(Origin(placed.node.outputs[0], placed.op.where))
+    return recording(placed.origin)
 
 
 def _in_float(

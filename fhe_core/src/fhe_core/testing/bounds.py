@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 from fhe_core.errors import CompilationError
 from fhe_core.program import primitives
 from fhe_core.program.interpreter import group_values
-from fhe_core.program.nodes import Call, Node, Value, evaluate, operands, roots, with_batch
+from fhe_core.program.nodes import Call, Node, Value, convert, evaluate, operands, roots, with_batch
 from fhe_core.program.program import Program
 from fhe_core.program.rules import RULES
 from fhe_core.program.univariate import source_index
@@ -130,7 +130,7 @@ def _lost(call: Call, exact: bool) -> float:
     while isinstance(value, Call):
         if value.function in _ROUND_TO_NEAREST:
             return 0.5
-        converts = getattr(value.function, "__name__", "") == "convert"
+        converts = value.function is convert
         inner = operands(value)
         if len(inner) != 1 or not (converts or value.layout or value.function in _KEEP_STEPS):
             break

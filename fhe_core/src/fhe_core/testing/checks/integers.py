@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from fhe_core.program.interpreter import recorded_values
-from fhe_core.program.nodes import Origin, recording
+from fhe_core.program.nodes import recording
 from fhe_core.program.program import Program
 from fhe_core.program.tensor import Tensor
 from fhe_core.quantization.array import QuantizedArray
@@ -35,7 +35,7 @@ def _require_integer_results(net: Net) -> None:
     """What is handed on as integers, as ``qvalues``, is an integer tensor and no float of one."""
     arrays = entered(net, _BITS)
     placed = net.placed
-    with recording(Origin(placed.node.outputs[0], placed.op.where)):
+    with recording(placed.origin):
         made = placed.op(*(arrays[name] for name in placed.variable))
     for number, result in enumerate(made if isinstance(made, tuple) else (made,)):
         if not isinstance(result, QuantizedArray) or not result.is_quantized:
