@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -113,3 +114,62 @@ def test_a_plan_for_another_model_is_refused(
 def test_a_plan_that_is_not_understood_is_refused(field: str, value: Any) -> None:
     with pytest.raises(PlanError, match=field):
         Plan.of({"version": 1, field: value})
+
+
+#: Of another rank, of other channels, of more samples than one, of more dimensions.
+MISFITS = [np.zeros((10,)), np.zeros((1, 11)), np.zeros((2, 12)), np.zeros((1, 1, 12))]
+
+
+@pytest.mark.parametrize("part", ["live", "slope", "offset"])
+@pytest.mark.parametrize("misfit", MISFITS, ids=lambda array: str(array.shape))
+def test_a_reduction_has_arrays_that_broadcast_to_its_activation(
+    part: str, misfit: Any, session: Session
+) -> None:
+    entry = replace(HALF["Relu_1"], **{part: misfit})
+    plan = session.build(Settings.of(4, 4)).plan
+    plan.reductions = {"Relu_1": entry}
+    with pytest.raises(PlanError, match=r"reductions\['Relu_1'\] of the plan") as caught:
+        session.rebuild(plan)
+    assert "broadcast" in str(caught.value.expected)
+
+
+def test_a_reduction_takes_the_place_of_a_function_of_one_tensor() -> None:
+    """What has two that vary, or several outputs, is no activation."""
+    two = model(
+        "h = Gemm(x, w) \n r = Relu(h) \n y = Add(h, r)",
+        {"x": ("N", 4)},
+        "y",
+        {"w": normal(4, 4, seed=1)},
+    )
+    session = Session(two, normal(50, 4))
+    plan = session.build(Settings.of(4, 4)).plan
+    plan.reductions = {"Add_2": ReductionPlan(0, 1.0, 0.0)}
+    with pytest.raises(PlanError, match=r"reductions\['Add_2'\].*got: 2 tensors"):
+        session.rebuild(plan)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        ReductionPlan(0.5, 0, 0),
+        ReductionPlan(-1, 0, 0),
+        ReductionPlan([], 0, 0),
+        ReductionPlan(LIVE, np.ones((1, 12)), 0),
+        ReductionPlan(0, np.nan, 0),
+        ReductionPlan(0, 0, np.inf),
+        ReductionPlan("x", 0, 0),
+        ReductionPlan(None, 0, 0),
+        ReductionPlan([[1], [1, 2]], 0, 0),
+    ],
+    ids=["half", "negative", "empty", "slope", "nan", "inf", "text", "none", "ragged"],
+)
+def test_a_reduction_is_of_numbers_and_has_no_slope_where_some_channels_live(entry: Any) -> None:
+    with pytest.raises(PlanError, match="Relu_1"):
+        Plan(reductions={"Relu_1": entry}).validate()
+
+
+def test_constants_of_a_plan_without_reductions_are_used(session: Session) -> None:
+    """And they are not looked for again in what they were put into."""
+    zeros = {"Gemm_4:1": np.zeros((10, 3), np.float32)}
+    module = reduced(session, {}, zeros).build(Settings.of(4, 4))
+    assert not session.rebuild(module.plan).forward(X).any()

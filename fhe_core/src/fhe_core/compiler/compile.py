@@ -12,11 +12,13 @@ from fhe_core.errors import CompilationError, PlanError
 from fhe_core.progress import Progress, progress_of
 from fhe_core.quantization.module import Cost, Outcome, QuantizedModule
 from fhe_core.quantization.plan import Plan
+from fhe_core.quantization.plan_schema import check_p_error, plan_decides
 from fhe_core.quantization.planning import Settings
-from fhe_core.quantization.post_training import check_p_error, exactness
+from fhe_core.quantization.post_training import exactness
 from fhe_core.quantization.session import Session
 
 
+@plan_decides
 def compile(
     model: Any,
     calibration: Any,
@@ -49,7 +51,8 @@ def compile(
             ``op_inputs``, ``op_weights``, ``model_inputs``, ``model_outputs`` and node names.
         rounding: bits kept of each accumulator before a look-up: an int, a dict by node name, or None
             for the search's or the plan's choice.
-        plan: a ``Plan``, its JSON file or its dict, to compile as it is: without a search.
+        plan: a ``Plan``, its JSON file or its dict, to compile as it is: without a search. What it decides
+            cannot be given too.
         labels: what the outputs should be on the calibration data, for a search.
         score: ``score(outputs, expected)``, higher is better; accuracy or R² by default.
         tolerance: how much of the float model's score a search may lose; 0.005 with labels, else 0.02.

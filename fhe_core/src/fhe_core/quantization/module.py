@@ -20,6 +20,7 @@ from fhe_core.program.interpreter import Interpreter, Noise
 from fhe_core.program.program import Program
 from fhe_core.progress import Progress, progress_of
 from fhe_core.quantization.plan import Plan
+from fhe_core.quantization.plan_schema import check_p_error
 
 if TYPE_CHECKING:
     from fhe_core.quantization.evidence import Evidence
@@ -192,7 +193,12 @@ class QuantizedModule:
 
     @property
     def p_error(self) -> float:
-        return float(self.plan.settings.get("p_error", 2.0**-40))
+        """The probability that one look-up is wrong.
+
+        Raises:
+            PlanError: the plan was changed to what is none.
+        """
+        return check_p_error(self.plan.setting("p_error"))
 
     @property
     def cost(self) -> Cost:

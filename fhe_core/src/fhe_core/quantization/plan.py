@@ -17,12 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fhe_core.errors import PlanError
+from fhe_core.files import open_regular
 from fhe_core.quantization.grids import grid_of
+from fhe_core.quantization.plan_schema import (
+    ENTRIES,
+    SETTINGS,
+    brief,
+    check_entry,
+    check_forms,
+    check_settings,
+    floats,
+)
 from fhe_core.quantization.quantizers import (
     QuantizationOptions,
     QuantizationParameters,
     QuantizationStats,
-    check_bits,
 )
 
 PLAN_VERSION = 1
@@ -152,10 +161,10 @@ class Plan:
         """
         if name not in self.weights:
             bits = self.weight_bits(name)
-            symmetric = self.settings.get("weight_scheme", "symmetric") == "symmetric"
-            if self.settings.get("weight_granularity", "per-channel") == "per-tensor":
+            symmetric = self.setting("weight_scheme") == "symmetric"
+            if self.setting("weight_granularity") == "per-tensor":
                 axis = None
-            grid = grid_of(array, axis) if self.settings.get("trained") else None
+            grid = grid_of(array, axis) if self.setting("trained") else None
             if grid is not None:
                 self.weights[name] = WeightPlan(bits, grid, trained=True)
                 return self.weights[name]
@@ -172,8 +181,8 @@ class Plan:
         """The width of a constant: as it is planned, else as the settings ask for its node or for all."""
         if name in self.weights:
             return self.weights[name].bits
-        named: dict[str, int] = self.settings.get("weight_bits", {})
-        return named.get(name.rsplit("@", 1)[-1]) or int(self.settings.get("op_weights", 4))
+        named: dict[str, int] = self.setting("weight_bits")
+        return named.get(name.rsplit("@", 1)[-1]) or int(self.setting("op_weights"))
 
     @property
     def leaves_a_choice(self) -> bool:
@@ -203,84 +212,104 @@ class Plan:
         """The plan in ``text``.
 
         Raises:
-            PlanError: it is not a plan, or of another version, or an entry is wrong.
+            PlanError: it is not a plan, or of another version, or an entry or a setting is wrong.
         """
         try:
             document = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise PlanError(
                 f"the plan is not JSON: {error}", fix="write it with plan.to_json()"
             ) from error
-        if not isinstance(document, dict) or document.get("version") != PLAN_VERSION:
-            got = document.get("version") if isinstance(document, dict) else type(document).__name__
+        version = document.get("version") if isinstance(document, dict) else document
+        if not isinstance(document, dict) or version != PLAN_VERSION:
             raise PlanError(
                 "the plan has an unknown version",
                 expected=f"version {PLAN_VERSION}",
-                got=str(got),
+                got=brief(version),
                 fix="write it again with this version of fhe-core",
             )
-        kinds = {
-            "tensors": TensorPlan,
-            "weights": WeightPlan,
-            "accumulators": AccumulatorPlan,
-            "reductions": ReductionPlan,
-        }
-        for part in ("settings", "kernels", "constants", *kinds):
-            if not isinstance(document.get(part, {}), dict):
+        known = {"version", "settings", "alternatives", *ENTRIES}
+        for part, content in document.items():
+            listed = part in ("version", "alternatives")
+            if part not in known or not (listed or isinstance(content, dict)):
                 raise PlanError(
-                    f"{part} of the plan is not understood",
-                    expected="an object with an entry for each name",
-                    got=type(document[part]).__name__,
+                    f"{brief(part)} of the plan is not understood",
+                    expected="an object with an entry for each name, called "
+                    + ", ".join(sorted(known)),
+                    got=type(content).__name__,
                     fix="write the plan with plan.to_json()",
                 )
-        parts = {
-            part: {
-                name: _entry(kind, part, name, row) for name, row in document.get(part, {}).items()
-            }
-            for part, kind in kinds.items()
+        rows = {part: document.get(part, {}) for part in ENTRIES}
+        parts: dict[str, Any] = {
+            part: {name: _entry(kind, part, name, row) for name, row in rows[part].items()}
+            for part, kind in _KINDS.items()
         }
-        kernels = {name: _kernel(name, rows) for name, rows in document.get("kernels", {}).items()}
-        constants = {
-            name: _constant(name, rows) for name, rows in document.get("constants", {}).items()
-        }
+        for part in _ARRAYS:
+            # Whatever it is: its rule is asked below.
+            parts[part] = {name: _array(row) for name, row in rows[part].items()}
         plan = cls(
-            kernels=kernels,
-            constants=constants,
-            alternatives=_names(document.get("alternatives", [])),
+            alternatives=document.get("alternatives", []),
             settings=document.get("settings", {}),
             **parts,
         )
         plan.validate()
+        for part, dtype in _ARRAYS.items():
+            held = getattr(plan, part)
+            held.update((name, array.astype(dtype)) for name, array in held.items())
         return plan
 
     @classmethod
     def of(cls, given: Plan | str | os.PathLike[str] | Mapping[str, Any]) -> Plan:
-        """A plan given as such, as a path to its JSON, or as the parsed JSON."""
+        """A plan given as such, as a path to its JSON, or as the parsed JSON.
+
+        Raises:
+            PlanError: it is none of these, or cannot be read; or see ``from_json``.
+        """
         if isinstance(given, Plan):
             given.validate()
             return given
         if isinstance(given, Mapping):
-            return cls.from_json(json.dumps(given))
-        path = Path(given)
+            try:
+                return cls.from_json(json.dumps(given))
+            except (TypeError, ValueError, RecursionError) as error:
+                raise PlanError(
+                    f"the plan is no parsed JSON: {error}",
+                    fix="give a Plan, json.loads(plan.to_json()), or a path to its JSON",
+                ) from error
         try:
-            return cls.from_json(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
+            with open_regular(Path(given)) as file:
+                text = file.read()
+        except (OSError, TypeError, ValueError) as error:
+            said = getattr(error, "strerror", None) or error
             raise PlanError(
-                f"the plan {str(path)!r} cannot be read: {error}", fix="give a plan's JSON file"
+                f"the plan {brief(given)} cannot be read: {said}",
+                expected="a Plan, the path to its JSON, or the parsed JSON",
+                got=type(given).__name__,
+                fix="give a plan's JSON file",
             ) from error
+        return cls.from_json(text)
+
+    def setting(self, name: str) -> Any:
+        """One of the settings, or its default where the plan does not say."""
+        return self.settings.get(name, SETTINGS[name].default)
 
     def validate(self) -> None:
-        """Raise ``PlanError`` for widths, scales and ranges that no circuit can have."""
-        for name, tensor in self.tensors.items():
-            check_bits(tensor.bits, f"tensor {name!r}")
-            _check_scale(tensor.scale, f"tensor {name!r}")
-        for name, weight in self.weights.items():
-            _check_scale(weight.scale, f"weights {name!r}")
+        """Raise ``PlanError`` for what no plan can hold: see ``plan_schema``."""
+        check_settings(self.settings)
+        check_forms(self.alternatives)
+        for part, kind in [*_KINDS.items(), *((part, np.ndarray) for part in _ARRAYS)]:
+            for name, entry in getattr(self, part).items():
+                if not isinstance(entry, kind):
+                    raise PlanError(
+                        f"{part}[{name!r}] of the plan is not understood",
+                        expected=kind.__name__,
+                        got=type(entry).__name__,
+                        fix="write the plan with plan.to_json(), and read it with Plan.from_json()",
+                    )
+                check_entry(part, name, entry)
         for name, reduction in self.reductions.items():
             _check_reduction(name, reduction)
         for name, accumulator in self.accumulators.items():
-            if accumulator.rounding is not None:
-                check_rounding(accumulator.rounding, f"accumulator {name!r}")
             if accumulator.low > accumulator.high:
                 raise PlanError(
                     f"accumulator {name!r} has an empty range",
@@ -301,94 +330,44 @@ class Plan:
         return "\n".join(lines)
 
 
-def check_rounding(bits: Any, what: str) -> int:
-    """``bits`` kept by a rounding, as an int.
-
-    Raises:
-        PlanError: it is no integer from 1 to 16.
-    """
-    if isinstance(bits, (int, np.integer)) and not isinstance(bits, bool) and 1 <= bits <= 16:
-        return int(bits)
-    raise PlanError(
-        f"{what} cannot be rounded to {bits!r} bits",
-        expected="an integer from 1 to 16",
-        got=repr(bits),
-        fix="keep 3 to 6 bits, or rounding=None for the plan's own choice",
-    )
-
-
-def _check_scale(scale: Any, what: str) -> None:
-    array = np.asarray(scale, dtype=np.float64)
-    if not array.size or not np.isfinite(array).all() or (array <= 0).any():
-        raise PlanError(
-            f"{what} has an impossible scale",
-            expected="positive finite numbers",
-            got=str(scale)[:60],
-            fix="edit it, or leave the plan's own scale",
-        )
+#: The parts of a plan whose entries have fields, and those whose entries are arrays.
+_KINDS: dict[str, type] = {
+    "tensors": TensorPlan,
+    "weights": WeightPlan,
+    "accumulators": AccumulatorPlan,
+    "reductions": ReductionPlan,
+}
+_ARRAYS: dict[str, type] = {"kernels": np.int64, "constants": np.float64}
 
 
 def _check_reduction(name: str, reduction: ReductionPlan) -> None:
-    parts = [_floats(part) for part in (reduction.live, reduction.slope, reduction.offset)]
-    live, slope, _ = parts
-    known = all(np.isfinite(part).all() for part in parts) and bool(np.isin(live, (0, 1)).all())
+    live, slope = floats(reduction.live), floats(reduction.slope)
+    known = live.size and np.isin(live, (0, 1)).all() and _broadcast(live, slope, reduction.offset)
     if known and (not live.any() or not np.any(slope * (live == 0))):
         return
     raise PlanError(
         f"reductions[{name!r}] of the plan is not understood",
-        expected="live of 0 and 1; finite slope and offset; slope 0 where some elements live",
-        got=f"live {str(reduction.live)[:40]}, slope {str(reduction.slope)[:40]}",
+        expected="live of 0 and 1; finite slope and offset; slope 0 where some elements live; arrays that "
+        "broadcast to each other",
+        got=f"live {brief(reduction.live)}, slope {brief(reduction.slope)}",
         fix="use the plan as it was written, or compile again for a new one",
     )
 
 
-def _floats(value: Any) -> NDArray[np.float64]:
-    """NaN for what is no array of numbers, lists of several lengths among it."""
+def _broadcast(*arrays: Any) -> bool:
     try:
-        return np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        return np.asarray(np.nan)
+        np.broadcast_shapes(*map(np.shape, arrays))
+    except ValueError:
+        return False
+    return True
 
 
-def _kernel(name: str, rows: Any) -> NDArray[np.int64]:
+def _array(value: Any) -> NDArray[Any]:
+    """``value`` as an array: of objects, where its lists have several lengths."""
     try:
-        integers = np.asarray(rows)
-    except ValueError:  # lists of several lengths
-        integers = np.asarray(None)
-    if integers.dtype.kind not in "iu" or not integers.size:
-        raise PlanError(
-            f"kernels[{name!r}] of the plan holds no integers",
-            expected="nested lists of integers, of the shape that the plan had",
-            got=str(rows)[:60],
-            fix="remove the entry: then the weights are rounded to nearest",
-        )
-    return integers.astype(np.int64)
-
-
-def _names(given: Any) -> list[str]:
-    if isinstance(given, list) and all(isinstance(name, str) for name in given):
-        return given
-    raise PlanError(
-        "alternatives of the plan are not understood",
-        expected="a list of names",
-        got=str(given)[:60],
-        fix="write the plan with plan.to_json()",
-    )
-
-
-def _constant(name: str, rows: Any) -> NDArray[np.float64]:
-    try:
-        floats = np.asarray(rows, dtype=np.float64)
-    except (TypeError, ValueError):  # no numbers, or lists of several lengths
-        floats = np.asarray(np.nan)
-    if not np.isfinite(floats).all():
-        raise PlanError(
-            f"constants[{name!r}] of the plan holds no finite numbers",
-            expected="nested lists of numbers, of the shape that the plan had",
-            got=str(rows)[:60],
-            fix="compile again for a new plan",
-        )
-    return floats
+        return np.asarray(value)
+    except ValueError:
+        return np.asarray(None)
 
 
 def _row(entry: Any) -> dict[str, Any]:
@@ -415,11 +394,11 @@ def _entry(kind: type, part: str, name: str, row: Any) -> Any:
         raise PlanError(
             f"{part}[{name!r}] of the plan is not understood",
             expected=", ".join(sorted(known)),
-            got=", ".join(sorted(row)) if isinstance(row, dict) else type(row).__name__,
+            got=brief(sorted(row)) if isinstance(row, dict) else type(row).__name__,
             fix="remove what is not expected",
         )
     arrays = {
-        key: np.asarray(value) if isinstance(value, list) else value for key, value in row.items()
+        key: _array(value) if isinstance(value, list) else value for key, value in row.items()
     }
     try:
         return kind(**arrays)

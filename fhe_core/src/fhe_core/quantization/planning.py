@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fhe_core.errors import PlanError
-from fhe_core.program.savings import CHOICES
 from fhe_core.program.widths import Range
 from fhe_core.quantization.calibration import TensorStats
 from fhe_core.quantization.placement import Placement
-from fhe_core.quantization.plan import Plan, TensorPlan, check_rounding
+from fhe_core.quantization.plan import Plan, TensorPlan
+from fhe_core.quantization.plan_schema import SETTINGS, check_rounding
 from fhe_core.quantization.quantizers import (
     LEAST_BITS,
     RANGES,
@@ -103,20 +103,8 @@ class Settings:
             }
         elif rounding is not None:
             kept = check_rounding(rounding, "accumulators")
-        for name, allowed in (
-            ("overflow", ("calibrated", "guaranteed")),
-            ("ranges", tuple(RANGES)),
-            ("weight_scheme", ("symmetric", "affine")),
-            ("weight_granularity", ("per-channel", "per-tensor")),
-            ("savings", CHOICES),
-        ):
-            if name in options and options[name] not in allowed:
-                raise PlanError(
-                    f"{name} cannot be {options[name]!r}",
-                    expected=" or ".join(allowed),
-                    got=repr(options[name]),
-                    fix=f"choose one of {', '.join(allowed)}",
-                )
+        for name, value in options.items():
+            SETTINGS[name].check(value, "", name)
         return cls(**bits, nodes=nodes, rounding=kept, roundings=roundings, **options)
 
     @property

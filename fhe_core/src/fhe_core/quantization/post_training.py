@@ -9,10 +9,12 @@ from fhe_core.errors import PlanError
 from fhe_core.progress import Progress, progress_of
 from fhe_core.quantization.module import QuantizedModule
 from fhe_core.quantization.plan import Plan
+from fhe_core.quantization.plan_schema import check_p_error, plan_decides
 from fhe_core.quantization.planning import Settings
 from fhe_core.quantization.session import Session
 
 
+@plan_decides
 def quantize(
     model: Any,
     calibration: Any,
@@ -42,7 +44,7 @@ def quantize(
             ``model_outputs`` and node names.
         rounding: bits kept of each accumulator before a look-up: an int, a dict by node name, or None
             for one more than ``op_inputs``.
-        plan: a ``Plan``, its JSON file or its dict, to use as it is.
+        plan: a ``Plan``, its JSON file or its dict, to use as it is. What it decides cannot be given too.
         encrypted: names of the encrypted inputs; all by default.
         client_side: ``any``: what only shapes inputs or outputs runs on the client. ``minimal``: all that
             can be stays on the server.
@@ -100,19 +102,3 @@ def exactness(method: str) -> bool:
             fix="choose one of them",
         )
     return method == "exact"
-
-
-def check_p_error(p_error: Any) -> float:
-    """A probability that Concrete's optimizer has parameters for.
-
-    Raises:
-        PlanError: it is no number between 2^-128 and 0.5.
-    """
-    if isinstance(p_error, (int, float)) and 2.0**-128 <= p_error < 0.5:
-        return float(p_error)
-    raise PlanError(
-        f"p_error cannot be {p_error!r}",
-        expected="a probability between 2**-128 and 0.5",
-        got=repr(p_error),
-        fix="use 2**-40, or 2**-17 for half the cost",
-    )

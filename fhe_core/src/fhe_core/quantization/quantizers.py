@@ -7,6 +7,7 @@ tensors that a ``q_impl`` sees alike.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -32,9 +33,9 @@ def check_bits(bits: Any, what: str) -> int:
     if whole and LEAST_BITS <= bits <= MOST_BITS:
         return int(bits)
     raise PlanError(
-        f"{what} cannot have {bits!r} bits",
+        f"{what} cannot have {reprlib.repr(bits)} bits",
         expected=f"an integer from {LEAST_BITS} to {MOST_BITS}",
-        got=repr(bits),
+        got=reprlib.repr(bits),
         fix="use 3 to 8 bits, or n_bits='auto' for the cheapest circuit within tolerance",
     )
 

@@ -6,7 +6,7 @@ is written in nodes, and their passes join them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from fhe_core.graph.passes import reduce_activation, run_passes
 from fhe_core.graph.simplify import simplify
 from fhe_core.graph.steps import Resolver
 from fhe_core.quantization.plan import ReductionPlan
+from fhe_core.quantization.plan_fit import check_names
 
 Array = NDArray[Any]
 
@@ -35,7 +36,7 @@ def reduced_graph(
     """The simplified graph with these reductions, and constants in place of its own, in another form.
 
     Args:
-        constants: by "node:input"; those of nodes that are not there are left out.
+        constants: by "node:input"; those of nodes that reductions left nothing of are left out.
         alternatives: the forms that it is brought into in the end, each "pack.name".
         samples: inputs, on which what the packs do is checked.
 
@@ -47,14 +48,8 @@ def reduced_graph(
         PackError: a pack's pass, reduction or alternative fails.
     """
     known = {node.name for node in graph.nodes}
+    check_names("reductions", reductions, known, "node")
     for name, entry in reductions.items():
-        if name not in known:
-            raise PlanError(
-                f"reductions of the plan name {name!r}, which is no node of the model",
-                expected=", ".join(sorted(known)[:8]),
-                got=name,
-                fix="use the plan with the model that it was made for",
-            )
         node = next((node for node in graph.nodes if node.name == name), None)
         if node is None:
             continue  # An earlier one left nothing of it but a part of a product.
@@ -67,6 +62,8 @@ def reduced_graph(
     if reductions:
         graph, _ = run_passes(graph, registry, samples)
         graph = simplify(graph, registry=registry)
+    known |= {node.name for node in graph.nodes}
+    check_names("constants", constants, _keys(constants, known), "constant input")
     graph = with_constants(graph, constants)
     for name in alternatives:
         forms = dict(forms_of(graph, registry, samples))
@@ -167,6 +164,11 @@ def with_constants(graph: Graph, constants: Mapping[str, Array]) -> Graph:
             held[inputs[index]] = new.astype(old.dtype)
         nodes.append(replace(node, inputs=tuple(inputs)))
     return replace(graph, nodes=tuple(nodes), constants=held)
+
+
+def _keys(constants: Iterable[str], nodes: Container[str]) -> list[str]:
+    """Those that a node may have."""
+    return [key for key in constants if key.rpartition(":")[0] in nodes]
 
 
 def constant_key(node: str, index: int) -> str:

@@ -21,7 +21,7 @@ from fhe_core.program.interpreter import recorded_tensors, samples_at_a_time
 from fhe_core.program.nodes import BATCH, Node, Root
 from fhe_core.program.program import Program
 from fhe_core.program.rules import RULES
-from fhe_core.program.savings import Saving, check_savings, saved
+from fhe_core.program.savings import Saving, saved
 from fhe_core.program.widths import Range, Reading, concretize, free_name, name_accumulators
 from fhe_core.progress import Progress, progress_of
 from fhe_core.quantization.accumulators import Accumulators
@@ -40,6 +40,7 @@ from fhe_core.quantization.fusion import fusion_table
 from fhe_core.quantization.module import QuantizedModule
 from fhe_core.quantization.placement import Placement, is_trained, place
 from fhe_core.quantization.plan import AccumulatorPlan, Plan, ReductionPlan
+from fhe_core.quantization.plan_fit import check_accumulators, check_tensors
 from fhe_core.quantization.planning import Settings, initial_plan
 from fhe_core.quantization.recording import Recorded, record
 from fhe_core.quantization.reducing import check_reduction, forms_of, left_out, reduced_graph
@@ -256,7 +257,7 @@ class Session:
         """
         plan = Plan.from_json(plan.to_json())
         changed = plan.reductions or plan.constants or plan.alternatives
-        if changed and not (self.reductions or self.alternatives):
+        if changed and self.whole is self:
             session = self.reduced(plan.reductions, plan.constants, plan.alternatives)
             if session is None:
                 raise PlanError(
@@ -266,23 +267,21 @@ class Session:
                     fix="install the packs with which the plan was made",
                 )
             return session.rebuild(plan)
-        settings = Settings.of(4, None, overflow=plan.settings.get("overflow", "calibrated"))
-        bits, named = plan.settings.get("op_inputs", 6), plan.settings.get("weight_bits", {})
+        settings = Settings.of(4, None, overflow=plan.setting("overflow"))
+        bits, named = plan.setting("op_inputs"), plan.setting("weight_bits")
         for placed in self.placement.ops:
             placed.op.n_bits = named.get(placed.node.name, bits)
+        check_tensors(plan, self.placement, self.shape)
         self._complete(plan)
         recorded = self._record(plan)
         nodes = Program.of(recorded.integers).nodes
+        read = name_accumulators(nodes)
+        ends = _linear_outputs(recorded, nodes)
+        check_accumulators(plan, read, ends, nodes)
         measured = self.measured(recorded, plan)
         found = Accumulators(self.placement, settings, measured).ranges(nodes)
         _keep_ranges(nodes, plan, found)
-        for name, node in _linear_outputs(recorded, nodes).items():
-            if name in plan.accumulators and plan.accumulators[name].antiperiodic:
-                raise PlanError(
-                    f"the plan keeps half of the period of {name!r}, which no look-up reads",
-                    where=node.where,
-                    fix="set antiperiodic to false for that accumulator",
-                )
+        for name, node in ends.items():
             if name in plan.accumulators:
                 found[id(node)] = (plan.accumulators[name].low, plan.accumulators[name].high)
         return self._module(recorded, plan, found)
@@ -294,7 +293,7 @@ class Session:
         if not missing:
             return
         defaults = initial_plan(
-            self.placement, self.stats, Settings.of(plan.settings.get("op_inputs", 6), None)
+            self.placement, self.stats, Settings.of(plan.setting("op_inputs"), None)
         )
         for name in missing:
             plan.tensors[name] = defaults.tensors[name]
@@ -446,10 +445,10 @@ class Session:
 
     def _saved(self, whole: Program, plan: Plan) -> tuple[Program, tuple[Saving, ...]]:
         """The program without what need not be computed, and what that was, as the plan's settings allow."""
-        allowed = check_savings(plan.settings.get("savings", "all"))
+        allowed = plan.setting("savings")
         if allowed == "none":
             return whole, ()
-        guaranteed = plan.settings.get("overflow") == "guaranteed"
+        guaranteed = plan.setting("overflow") == "guaranteed"
         return saved(
             whole, None if guaranteed or allowed == "exact" else self._inputs(whole.inputs)
         )
@@ -482,21 +481,10 @@ def _shifts(recorded: Recorded, nodes: Sequence[Node], plan: Plan) -> dict[int, 
 
 
 def _keep_ranges(nodes: Sequence[Node], plan: Plan, found: dict[int, Range]) -> None:
-    """Puts the plan's ranges of accumulators into ``found``.
-
-    Raises:
-        PlanError: it has none for one of them.
-    """
+    """Puts the plan's ranges of accumulators into ``found``."""
     for name, node in name_accumulators(nodes).items():
-        entry = plan.accumulators.get(name)
-        if entry is None:
-            raise PlanError(
-                f"the plan has no accumulator {name!r}, which this model needs",
-                expected=name,
-                got=", ".join(plan.accumulators) or "none",
-                fix="use the plan with the model that it was made for",
-            )
         if node.op not in ("input", "lookup"):
+            entry = plan.accumulators[name]
             found[id(node)] = (entry.low, entry.high)
 
 

@@ -14,7 +14,7 @@ Layout moves past a look-up when it is recorded, to the side that has fewer elem
 look-up reads of copies, or what is dropped behind it, is found here: copies are equal, dropped is unread.
 """
 
-from fhe_core.program.savings.passes import CHOICES, check_savings, saved
+from fhe_core.program.savings.passes import CHOICES, saved
 from fhe_core.program.savings.saving import Saving, lookups
 
-__all__ = ["CHOICES", "Saving", "check_savings", "lookups", "saved"]
+__all__ = ["CHOICES", "Saving", "lookups", "saved"]

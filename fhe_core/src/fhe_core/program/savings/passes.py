@@ -9,7 +9,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from fhe_core.errors import PlanError
 from fhe_core.program.program import Program
 from fhe_core.program.savings.answers import known_answers
 from fhe_core.program.savings.padding import padding_bits
@@ -73,19 +72,3 @@ def _unreported(before: Program, after: Program, savings: list[Saving]) -> list[
     says = f"{count} look-ups are read by nothing any more"
     exact = all(saving.exact for saving in savings)
     return [Saving("unread elements", ", ".join(gone), count, says, exact)]
-
-
-def check_savings(choice: Any) -> str:
-    """What a caller asks for.
-
-    Raises:
-        PlanError: there is no such choice.
-    """
-    if choice in CHOICES:
-        return str(choice)
-    raise PlanError(
-        f"savings cannot be {choice!r}",
-        expected=" or ".join(CHOICES),
-        got=repr(choice),
-        fix=f"choose one of {', '.join(CHOICES)}",
-    )
