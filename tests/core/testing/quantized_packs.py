@@ -193,6 +193,23 @@ class AlwaysFuses(QuantizedJoin):
         return True
 
 
+class AtTheLargestEnd(QuantizedJoin):
+    """Its steps follow from the larger operand, whether that varies or not."""
+
+    def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
+        if self.can_fuse():
+            return super().q_impl(*q_inputs, **attrs)
+        ends = [
+            np.asarray(end) - x.quantizer.zero_point
+            for x in q_inputs
+            for end in (x.quantizer.params.low, x.quantizer.params.high)
+        ]
+        largest = float(max(np.abs(end).max() for end in ends)) * q_inputs[0].quantizer.scale
+        stats = QuantizationStats(-largest, largest)
+        a, b = (QuantizedArray(self.n_bits, x.values, stats=stats) for x in q_inputs)
+        return super().q_impl(a, b, **attrs)
+
+
 def centred(x: Any, /) -> Any:
     return x - x.mean(axis=1, keepdims=True)
 
@@ -219,6 +236,7 @@ WRONG: dict[str, list[tuple[Any, type[QuantizedOp]]]] = {
     "accuracy": [(total, BiasedAtFour), (standing, MixesSamples)],
     "accuracy-grows": [(total, CoarserWithMoreBits)],
     "adversarial": [(total, NeedsZero)],
+    "joins": [(join, AtTheLargestEnd)],
     "integers": [(ramp, FloatsAsIntegers)],
     "can-fuse": [
         (ramp, NeverFuses),

@@ -189,6 +189,12 @@ class TensorStats:
         return self.dtype is not None and self.dtype.kind in "iu"
 
     @property
+    def is_integral(self) -> bool:
+        """Whether all that was seen of it are whole numbers, whatever its type."""
+        ends = np.array([self.minimum, self.maximum])
+        return all(np.array_equal(values, np.rint(values)) for values in (ends, self.sample))
+
+    @property
     def is_truth(self) -> bool:
         """Whether it consists of truth values in the float model."""
         return self.dtype is not None and self.dtype.kind == "b"

@@ -83,6 +83,8 @@ class QuantizedOp:
     # What the planner may do around this op.
     #: All encrypted inputs are to be quantized with one scale, and the result has it too.
     shares_scale: ClassVar[bool] = False
+    #: Of an op that shares a scale: what an input is beyond the range of the result does not matter.
+    saturates_inputs: ClassVar[bool] = False
     #: The result consists of elements of the input: it keeps the input's scale.
     keeps_scale: ClassVar[bool] = False
     #: After the last integer arithmetic it runs on the client, in float, unless all is to stay on the server.

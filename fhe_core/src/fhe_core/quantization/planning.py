@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from fhe_core.errors import PlanError
 from fhe_core.program.widths import Range
 from fhe_core.quantization.calibration import TensorStats
+from fhe_core.quantization.joins import meetings, on_whole_numbers, own_scale
 from fhe_core.quantization.placement import Placement
 from fhe_core.quantization.plan import Plan, TensorPlan
 from fhe_core.quantization.plan_schema import SETTINGS, check_rounding
@@ -31,8 +32,6 @@ from fhe_core.quantization.quantizers import (
 )
 
 _PARTS = ("op_inputs", "op_weights", "model_inputs", "model_outputs")
-#: A tensor that shares its inputs' scale may grow by this many bits before it is requantized.
-_GROWTH = 2
 
 
 @dataclass(frozen=True)
@@ -151,16 +150,19 @@ def initial_plan(
         if name in stats
     }
     fixed = placement.fixed()
-    own = {name: _scale(low, high, bits) for name, (low, high, bits) in wanted.items()}
+    own = {name: _own_scale(stats[name], *wanted[name]) for name in wanted}
     own.update((name, float(fixed[name].scale)) for name in fixed if name in wanted)
-    scales = _shared_scales(placement, stats, wanted, own)
+    widths = {name: bits for name, (_, _, bits) in wanted.items()}
+    met, seconds = meetings(placement, stats, widths, own)
     for name, (low, high, bits) in wanted.items():
-        scale, inherits = scales[name]
-        if inherits:
+        scale = met[name].scale
+        if met[name].inherits:
             # Joined or moved integers: every value that they can take, so that nothing saturates.
             spread = max(abs(stats[name].minimum), abs(stats[name].maximum), high - low, scale)
             low, high, bits = -4 * spread, 4 * spread, 0
         plan.tensors[name] = _tensor_plan(scale, low, high, bits)
+    for name, second in seconds.items():
+        plan.tensors[name] = _tensor_plan(second.scale, *wanted[second.of])
     plan.tensors.update((name, _fixed_plan(parameters)) for name, parameters in fixed.items())
     for placed in placement.ops:
         source = placed.variable[0] if placed.variable else ""
@@ -206,10 +208,15 @@ def _wanted(
     whole = _whole_range(stats, bits)
     if whole is not None:
         return (*whole, bits)
-    if outer:
+    if outer or _has_step_of_whole_numbers(stats, bits):
         return stats.minimum, stats.maximum, bits
     low, high = RANGES[settings.ranges](stats.sample, bits)
     return low, high, bits
+
+
+def _has_step_of_whole_numbers(stats: TensorStats, bits: int) -> bool:
+    """Whether 2^bits levels are enough for all whole numbers of a tensor that consists of these."""
+    return stats.is_integral and stats.maximum - stats.minimum < 2**bits
 
 
 def _whole_range(stats: TensorStats, bits: int) -> tuple[float, float] | None:
@@ -224,59 +231,9 @@ def _whole_range(stats: TensorStats, bits: int) -> tuple[float, float] | None:
     return None
 
 
-def _shared_scales(
-    placement: Placement,
-    stats: Mapping[str, TensorStats],
-    wanted: Mapping[str, tuple[float, float, int]],
-    own: Mapping[str, float],
-) -> dict[str, tuple[float, bool]]:
-    """For each tensor its scale, and whether it takes it over from integers that are there already.
-
-    Args:
-        own: the scales that the tensors would have if nothing else had a say.
-    """
-    group = {name: name for name in own}
-
-    def find(name: str) -> str:
-        while group[name] != name:
-            name = group[name]
-        return name
-
-    inherits: set[str] = set()
-    for placed in placement.ops:
-        shares = placed.op.shares_scale and not placed.fused
-        keeps = placed.op.keeps_scale
-        if not (shares or keeps) or any(name not in own for name in placed.variable):
-            continue
-        members = list(placed.variable if shares else placed.variable[:1])
-        if shares:
-            # Truth values are 0 and 1 at any scale: they have none to share.
-            members = [name for name in members if not stats[name].is_truth]
-        if not members:
-            continue
-        for name in members[1:]:
-            group[find(name)] = find(members[0])
-        scale = max(own[name] for name in own if find(name) == find(members[0]))
-        most = max(wanted[name][2] for name in members) + _GROWTH
-        for name in placed.node.writes:
-            if name not in own:
-                continue
-            span = stats[name].maximum - stats[name].minimum
-            if keeps or span / scale < 2**most:
-                group[find(name)] = find(members[0])
-                inherits.add(name)
-    shared: dict[str, float] = {}
-    for name in own:
-        if name not in inherits:
-            root = find(name)
-            shared[root] = max(shared.get(root, 0.0), own[name])
-    return {name: (shared.get(find(name), own[name]), name in inherits) for name in own}
-
-
-def _scale(low: float, high: float, bits: int) -> float:
-    span = (high - low) / (2**bits - 1)
-    # A constant tensor: its one value decides, and zero is represented by any scale.
-    return span if span > np.finfo(np.float32).tiny else (abs(high) or 1.0)
+def _own_scale(stats: TensorStats, low: float, high: float, bits: int) -> float:
+    scale = own_scale(low, high, bits)
+    return on_whole_numbers(scale) if stats.is_integral else scale
 
 
 def _fixed_plan(parameters: QuantizationParameters) -> TensorPlan:
@@ -289,8 +246,9 @@ def _fixed_plan(parameters: QuantizationParameters) -> TensorPlan:
 
 def _tensor_plan(scale: float, low: float, high: float, bits: int) -> TensorPlan:
     first = int(np.rint(low / scale))
-    if not bits:
-        bits = max(2, int(np.ceil(np.log2((high - low) / scale + 1))))
+    # More than asked for where whole numbers need a finer step.
+    steps = int(np.rint((high - low) / scale))
+    bits = max(bits, LEAST_BITS, steps.bit_length())
     return TensorPlan(bits, float(scale), -first, 0)
 
 

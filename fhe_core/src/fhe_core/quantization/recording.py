@@ -26,6 +26,7 @@ from fhe_core.program.tensor import Tensor
 from fhe_core.program.widths import free_name
 from fhe_core.quantization.array import QuantizedArray
 from fhe_core.quantization.calibration import static_batch
+from fhe_core.quantization.joins import at_join
 from fhe_core.quantization.op import QuantizedOp
 from fhe_core.quantization.placement import PlacedOp, Placement
 from fhe_core.quantization.plan import Plan
@@ -79,6 +80,7 @@ def _record(
     for placed in placement.ops:
         placed.op.plan = plan
         with recording(placed.origin):
+            values.update(_second_readings(placed, values, plan))
             values.update(run_op(placed, values))
     outputs: dict[str, Value] = {}
     for info in placement.graph.outputs:
@@ -151,6 +153,20 @@ def _entered(host: HostInput, plan: Plan, *, direct: bool) -> QuantizedArray:
     )
 
 
+def _second_readings(
+    placed: PlacedOp, values: Mapping[str, QuantizedArray], plan: Plan
+) -> dict[str, QuantizedArray]:
+    """The inputs of an op for which the plan has another scale at this op, by `at_join`."""
+    entries = {name: plan.tensors.get(at_join(name, placed)) for name in placed.variable}
+    return {
+        at_join(name, placed): QuantizedArray(
+            entry.bits, values[name].values, params=entry.parameters
+        )
+        for name, entry in entries.items()
+        if entry is not None
+    }
+
+
 def run_op(placed: PlacedOp, values: Mapping[str, QuantizedArray]) -> dict[str, QuantizedArray]:
     """The outputs of an op by name, recorded where its inputs are encrypted.
 
@@ -160,7 +176,7 @@ def run_op(placed: PlacedOp, values: Mapping[str, QuantizedArray]) -> dict[str, 
     Raises:
         CompilationError: it cannot be computed so, fails, or returns something else.
     """
-    inputs = [values[name] for name in placed.variable]
+    inputs = [values.get(at_join(name, placed), values[name]) for name in placed.variable]
     try:
         if any(isinstance(array.values, Tensor) for array in inputs) and not placed.late:
             result = placed.op(*inputs)

@@ -123,7 +123,9 @@ class QuantizedMean(JoiningOp):
 
 
 class Comparison(Conditional):
-    """Compares with a constant, or two encrypted tensors: their difference with zero."""
+    """Compares with a constant, or two encrypted tensors at one scale: their difference with zero."""
+
+    shares_scale: ClassVar[bool] = True
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         if self.can_fuse() or len(q_inputs) == 1:
@@ -185,6 +187,7 @@ class QuantizedMax(JoiningOp):
     """The largest of any number of tensors: one look-up for each further tensor."""
 
     _impl_for_op_named = "Max"
+    saturates_inputs: ClassVar[bool] = True
     choose = staticmethod(primitives.maximum)
 
     def join(self, q_inputs: Sequence[QuantizedArray]) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 from fhe_core import QuantizedArray, QuantizedOp, primitives
 from fhe_ops_std.quantized.stages import (
     FREE_BITS,
+    extent,
     levels,
     log_step,
     sample_axes,
@@ -135,7 +136,8 @@ def first_largest(
 def joined(op: QuantizedOp, x: QuantizedArray) -> int:
     """How many steps of x a rounding of differences joins under the plan, 0 if it keeps them apart."""
     kept = op.plan.settings.get("rounding") if op.plan else None
-    dropped = x.n_bits + 1 - kept if kept else 0
+    low, high = extent(x)
+    dropped = (high - low).bit_length() + 1 - kept if kept else 0
     return 2**dropped if dropped > 0 else 0
 
 

@@ -11,6 +11,7 @@ from fhe_core.testing.checks import (
     fusion,
     integers,
     isolation,
+    joins,
     packaging,
     persistence,
     refusals,
@@ -31,6 +32,7 @@ _FAMILIES = (
     fusion,
     integers,
     accuracy,
+    joins,
     execution,
     persistence,
 )
