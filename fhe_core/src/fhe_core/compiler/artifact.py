@@ -47,6 +47,8 @@ from fhe_core.program.storage import (
     pack,
     program_from_document,
     program_to_document,
+    shape_from_document,
+    shape_to_document,
     unpack,
 )
 from fhe_core.progress import Progress
@@ -114,10 +116,11 @@ def _interface(module: QuantizedModule, arrays: Arrays) -> dict[str, Any]:
         "encoder": host_to_document(module.encoder, arrays),
         "decoder": host_to_document(module.decoder, arrays),
         "encrypted": [
-            {"name": node.name, "shape": list(node.shape)} for node in module.program.inputs
+            {"name": node.name, "shape": shape_to_document(node.shape)}
+            for node in module.program.inputs
         ],
         "decrypted": [
-            {"shape": list(node.shape), "offset": pack(np.asarray(offset), arrays)}
+            {"shape": shape_to_document(node.shape), "offset": pack(np.asarray(offset), arrays)}
             for node, offset in zip(module.program.outputs, module.program.offsets, strict=True)
         ],
     }
@@ -167,9 +170,12 @@ class _Interface:
         self.output_names = tuple(document["output_names"])
         self.encoder: HostProgram = host_from_document(document["encoder"], arrays)
         self.decoder: HostProgram = host_from_document(document["decoder"], arrays)
-        self.encrypted = [(row["name"], tuple(row["shape"])) for row in document["encrypted"]]
+        self.encrypted = [
+            (row["name"], shape_from_document(row["shape"])) for row in document["encrypted"]
+        ]
         self.decrypted = [
-            (tuple(row["shape"]), unpack(row["offset"], arrays)) for row in document["decrypted"]
+            (shape_from_document(row["shape"]), unpack(row["offset"], arrays))
+            for row in document["decrypted"]
         ]
 
 

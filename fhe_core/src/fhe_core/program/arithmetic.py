@@ -10,7 +10,8 @@ import numpy as np
 
 from fhe_core.errors import CompilationError
 from fhe_core.program import advice, layout
-from fhe_core.program.nodes import BATCH, Shape, roots
+from fhe_core.program.batch import Shape, broadcast_shapes, per_sample, spelled
+from fhe_core.program.nodes import roots
 from fhe_core.program.tensor import (
     Tensor,
     all_integers,
@@ -28,29 +29,19 @@ def _broadcast(a: Tensor, shape: Shape) -> Tensor:
 
 
 def _binary(op: str, a: Tensor, b: Tensor) -> Tensor:
-    shape = np.broadcast_shapes(_finite(a.shape), _finite(b.shape))
-    shape = tuple(BATCH if n == _FINITE else n for n in shape)
+    shape = broadcast_shapes(a.shape, b.shape)
     return node(op, _broadcast(a, shape), _broadcast(b, shape), shape=shape)
 
 
-# np.broadcast_shapes refuses shapes whose size overflows; the batch is the only dimension this large.
-_FINITE = 1009 * 1013
-
-
-def _finite(shape: Shape) -> Shape:
-    return tuple(_FINITE if n == BATCH else n for n in shape)
+def _with_constant(op: str, a: Tensor, name: str, constant: Any) -> Tensor:
+    values = per_sample(constant, a.shape).astype(np.int64)
+    shape = broadcast_shapes(a.shape, values.shape)
+    return node(op, _broadcast(a, shape), shape=shape, **{name: values})
 
 
 def _shift(a: Tensor, offset: Any) -> Tensor:
-    offset = np.asarray(offset, dtype=np.int64)
-    if not offset.any():
-        return a
-    shape = np.broadcast_shapes(_finite(a.shape), offset.shape)
-    return node("shift", _broadcast(a, _symbolic(shape)), shape=_symbolic(shape), offset=offset)
-
-
-def _symbolic(shape: Shape) -> Shape:
-    return tuple(BATCH if n == _FINITE else n for n in shape)
+    offset = np.asarray(offset)
+    return _with_constant("shift", a, "offset", offset) if offset.any() else a
 
 
 def _add(a: Any, b: Any) -> Any:
@@ -75,9 +66,7 @@ def _multiply(a: Any, b: Any) -> Any:
 
         return call(np.multiply, a, b) if _are_one_look_up(a, b) else multiply(a, b)
     x, factor = (a, b) if isinstance(a, Tensor) else (b, a)
-    factor = np.asarray(factor, dtype=np.int64)
-    shape = _symbolic(np.broadcast_shapes(_finite(x.shape), factor.shape))
-    return node("scale", _broadcast(x, shape), shape=shape, factor=factor)
+    return _with_constant("scale", x, "factor", factor)
 
 
 def _matmul(a: Any, b: Any) -> Any:
@@ -88,21 +77,20 @@ def _matmul(a: Any, b: Any) -> Any:
     left = not isinstance(a, Tensor)
     x, weights = (b, a) if left else (a, b)
     weights = np.asarray(weights, dtype=np.int64)
-    probe = np.broadcast_to(np.int8(0), _finite(x.shape))
-    other = np.broadcast_to(np.int8(0), weights.shape)
-    shape = (
-        _matmul_shape(other.shape, probe.shape) if left else _matmul_shape(probe.shape, other.shape)
-    )
-    return node("matmul", x, shape=_symbolic(shape), weights=weights, left=left)
+    if min(x.ndim, weights.ndim) > 2:
+        weights = per_sample(weights, x.shape)
+    first, second = (weights.shape, x.shape) if left else (x.shape, weights.shape)
+    return node("matmul", x, shape=_matmul_shape(first, second), weights=weights, left=left)
 
 
 def _matmul_shape(a: Shape, b: Shape) -> Shape:
     """The shape of ``a @ b`` (numpy.matmul's rules)."""
     if not a or not b or a[-1] != (b[-2] if len(b) > 1 else b[0]):
         raise refused(
-            f"multiplies matrices of shapes {a} and {b}", "make the inner dimensions equal"
+            f"multiplies matrices of shapes {spelled(a)} and {spelled(b)}",
+            "make the inner dimensions equal",
         )
-    batch = np.broadcast_shapes(a[:-2], b[:-2])
+    batch = broadcast_shapes(a[:-2], b[:-2])
     return (*batch, *(a[-2:-1]), *(b[-1:] if len(b) > 1 else ()))
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fhe_core.errors import ArtifactError, CompilationError
 from fhe_core.program import layout
 from fhe_core.program import tensor as t
+from fhe_core.program.batch import resized
 from fhe_core.program.nodes import (
     BATCH,
     Call,
@@ -39,6 +40,7 @@ _OWN: dict[str, Callable[..., Any]] = {
     "concatenate": layout.join,
     "index": layout.pick,
     "pad": layout.padded,
+    "resized": resized,
     "select": layout.select,
     "take": layout.gather,
     "maps": layout.maps,
@@ -287,6 +289,8 @@ def _opened(value: Call, arguments: tuple[Any, ...], keywords: Mapping[str, Any]
             result = value.function(
                 *(wrapped(a) for a in arguments), **{n: wrapped(a) for n, a in keywords.items()}
             )
+    except MemoryError:
+        raise
     except Exception:  # noqa: BLE001  # arbitrary code of a pack; a table may still do
         return None
     parts = result if isinstance(result, tuple) else (result,)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from fhe_core.program.nodes import BATCH, Node, Shape, is_batch
+from fhe_core.program.batch import BATCH, Batch, Shape, is_batch, per_sample, spelled
+from fhe_core.program.nodes import Node
 from fhe_core.program.rules import RULES
 from fhe_core.program.tensor import (
     Tensor,
+    along_batch,
     are_encrypted_integers,
     call,
     dtype_of,
@@ -36,7 +38,23 @@ def pick(x: Any, key: Any) -> Any:
     return x[key]
 
 
-#: A batch of this many samples shows what an index does to the samples. Prime, as `BATCH` is.
+def up_to_the_end(x: Tensor, key: tuple[Any, ...]) -> tuple[Any, ...]:
+    """An index with the slices of the batch that end at its size left open."""
+    if BATCH not in x.shape:
+        return key
+    parts = list(key)
+    places = [i for i, part in enumerate(parts) if part is not None and part is not Ellipsis]
+    gap = parts.index(Ellipsis) if Ellipsis in parts else len(parts)
+    for number, place in enumerate(places):
+        axis = number if place < gap else x.ndim - len(places) + number
+        part = parts[place]
+        if isinstance(part, slice) and axis < x.ndim and x.shape[axis] == BATCH:
+            open_end = part.stop is None or part.stop in (BATCH, int(BATCH))
+            parts[place] = slice(part.start, None if open_end else part.stop, part.step)
+    return tuple(parts)
+
+
+#: A batch of this many samples shows what an index does to the samples.
 _MANY = 10007
 
 
@@ -72,32 +90,41 @@ def resolved_shape(source: Shape, target: Any) -> Shape:
     Raises:
         CompilationError: the batch would be merged with, or split into, other dimensions.
     """
-    wanted = [int(n) for n in np.atleast_1d(np.asarray(target))]
+    sizes = target if isinstance(target, (list, tuple)) else np.atleast_1d(np.asarray(target))
+    wanted = [n if isinstance(n, Batch) else int(n) for n in sizes]
     if BATCH not in source:
         free = math.prod(source) // max(1, math.prod(n for n in wanted if n != -1))
         return tuple(free if n == -1 else n for n in wanted)
     size = _per_sample(source)
-    before = math.prod(source[: source.index(BATCH)])
-    # A static batch size may be spelled out by the exporter.
-    spelled = [BATCH, *wanted[1:]] if wanted and is_batch(wanted[0]) else wanted
-    found: Shape = ()
-    if BATCH in spelled:
-        rest = math.prod(n for n in spelled if n not in (-1, BATCH))
-        filled = [size // max(rest, 1) if n == -1 else n for n in spelled]
-        if spelled.count(BATCH) == 1 and _per_sample(tuple(filled)) == size:
-            found = tuple(filled)
-    elif math.prod(n for n in wanted if n != -1) == size and -1 in wanted:
-        found = tuple(BATCH if n == -1 else n for n in wanted)
-    if BATCH in found and math.prod(found[: found.index(BATCH)]) == before:
-        return found
+    for place in _batch_places(source, wanted):
+        others = [n for i, n in enumerate(wanted) if i != place]
+        rest = math.prod(n for n in others if n != -1)
+        shape = tuple(
+            BATCH if i == place else size // max(rest, 1) if n == -1 else n
+            for i, n in enumerate(wanted)
+        )
+        apart = math.prod(shape[:place]) == math.prod(source[: source.index(BATCH)]) or is_batch(1)
+        if BATCH not in others and _per_sample(shape) == size and apart:
+            return shape
     raise refused(
-        f"reshapes {_spell(source)} to {_spell(tuple(wanted))}, which mixes the samples of a batch",
+        f"reshapes {spelled(source)} to {spelled(wanted)}, which mixes the samples of a batch",
         "keep the batch as a dimension of its own",
     )
 
 
-def _spell(shape: Shape) -> str:
-    return "(" + ", ".join("batch" if n == BATCH else str(n) for n in shape) + ")"
+def _batch_places(source: Shape, wanted: Sequence[int]) -> Iterator[int]:
+    """Where a shape may have the batch, surest first: as a symbol, spelled out, left open, or, of a model
+    exported for one size, where the tensor has it now."""
+    if BATCH in wanted:
+        yield wanted.index(BATCH)
+        return
+    if wanted and is_batch(wanted[0]):
+        yield 0
+    yield from (i for i, n in enumerate(wanted) if n == -1)
+    yield from (i for i, n in enumerate(wanted) if n == int(BATCH))
+    place = source.index(BATCH)
+    if place < len(wanted) and is_batch(wanted[place]):
+        yield place
 
 
 def reshape(
@@ -105,8 +132,16 @@ def reshape(
 ) -> Tensor:
     if order not in ("C", "A", None):
         raise refused(f"reshapes in the order {order!r}", "transpose first")
-    shape = resolved_shape(x.shape, newshape if shape is None else shape)
-    return x if shape == x.shape else recorded("reshape", np.reshape, x, {"target": shape}, shape)
+    target = resolved_shape(x.shape, newshape if shape is None else shape)
+    if target == x.shape:
+        return x
+    if BATCH in target and BATCH in x.shape:
+        place, now = target.index(BATCH), x.shape.index(BATCH)
+        if math.prod(target[:place]) != math.prod(x.shape[:now]):
+            # Of a single sample, for which the model was exported, a dimension of size 1 may be anywhere.
+            others = tuple(n for n in target if n != BATCH)
+            return moveaxis(reshape(moveaxis(x, now, 0), (BATCH, *others)), 0, place)
+    return recorded("reshape", np.reshape, x, {"target": target}, target)
 
 
 def transpose(x: Tensor, axes: Any = None) -> Tensor:
@@ -133,7 +168,7 @@ def squeeze(x: Tensor, axis: Any = None) -> Tensor:
     gone = set(axes_of(axes, x.ndim))
     if any(x.shape[a] != 1 for a in gone):
         raise refused(
-            f"squeezes axes {sorted(gone)} of {_spell(x.shape)}", "squeeze axes of size 1"
+            f"squeezes axes {sorted(gone)} of {spelled(x.shape)}", "squeeze axes of size 1"
         )
     return reshape(x, tuple(n for i, n in enumerate(x.shape) if i not in gone))
 
@@ -146,9 +181,13 @@ def expand_dims(x: Tensor, axis: Any) -> Tensor:
 
 
 def broadcast_to(x: Tensor, shape: Any, **_: Any) -> Tensor:
-    wanted = tuple(int(n) for n in np.atleast_1d(np.asarray(shape)))
-    if len(wanted) == x.ndim and x.shape and x.shape[0] == BATCH and is_batch(wanted[0]):
-        wanted = (BATCH, *wanted[1:])
+    sizes = shape if isinstance(shape, (list, tuple)) else np.atleast_1d(np.asarray(shape))
+    # The batch is where the tensor has it, whatever number the model spells for it.
+    own = (1,) * (len(sizes) - x.ndim) + x.shape
+    wanted = tuple(
+        BATCH if n == BATCH or (m == BATCH and is_batch(n)) else int(n)
+        for m, n in zip(own, sizes, strict=True)
+    )
     if wanted == x.shape:
         return x
     return recorded("broadcast", np.broadcast_to, x, {"target": wanted}, wanted)
@@ -215,7 +254,7 @@ def concatenate(parts: Sequence[Any], axis: int | None = 0, **_: Any) -> Tensor:
     (axis,) = axes_of(axis, tensors[0].ndim)
     not_the_batch(tensors[0], axis, "concatenates along")
     if not are_encrypted_integers(tensors):
-        return call(join, list(parts), axis, layout=True)
+        return call(join, [_as_long(part, tensors[0].shape) for part in parts], axis, layout=True)
     if all(dtype_of(part) == np.bool_ for part in parts):
         numbers = [
             part + np.int64(0) if isinstance(part, Tensor) else np.int64(part) for part in parts
@@ -226,12 +265,21 @@ def concatenate(parts: Sequence[Any], axis: int | None = 0, **_: Any) -> Tensor:
     return _interleaved(joined, parts, axis)
 
 
+def _as_long(part: Any, shape: Shape) -> Any:
+    """A constant that is joined to a tensor of ``shape``, as long as the batch."""
+    if isinstance(part, Tensor) or BATCH not in shape or np.ndim(part) != len(shape):
+        return part
+    place = shape.index(BATCH)
+    size = np.shape(part)[place]
+    return along_batch(part, (place,)) if size == 1 or is_batch(size) else part
+
+
 def _interleaved(joined: Tensor, parts: Sequence[Any], axis: int) -> Tensor:
     """``joined``, the tensors among ``parts``, with the constants among them in their places.
 
     They are added to a padding of zeros, which is free.
     """
-    constants = [np.asarray(part) for part in parts if not isinstance(part, Tensor)]
+    constants = [per_sample(part, joined.shape) for part in parts if not isinstance(part, Tensor)]
     if not constants:
         return joined
     first = joined.shape[axis]

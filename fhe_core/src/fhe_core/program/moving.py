@@ -14,7 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fhe_core.program import layout
-from fhe_core.program.nodes import BATCH, Shape, with_batch
+from fhe_core.program.batch import (
+    BATCH,
+    Shape,
+    long_axes,
+    one_row,
+    with_batch,
+    without_number,
+)
 from fhe_core.program.tensor import Tensor, refused
 
 #: Functions by name, for each choice of positional arguments that hold elements: constants among these are
@@ -63,9 +70,11 @@ def _called(
     named = {n: coded.filled(with_batch(a, batch), batch) for n, a in keywords.items()}
     try:
         return function(*given, **named)
+    except MemoryError:
+        raise
     except Exception as error:
         raise refused(
-            f"calls {_name(function)}, which failed: {error}",
+            f"calls {_name(function)}, which failed: {without_number(str(error))}",
             "check its arguments; the first dimension of a model's tensors is the batch, and stays as it is",
         ) from error
 
@@ -114,6 +123,8 @@ class _Coded:
         return numbers
 
     def _of_constant(self, array: NDArray[Any]) -> Callable[[int, int], Any]:
+        if array.ndim > 1 and 0 in long_axes(array):
+            array = one_row(array, 0)
         first = -1 - self._constant_count
         self._constants.append(array.reshape(-1))
         self._constant_count += array.size

@@ -21,12 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fhe_core.errors import Where
-
-#: Stands for the batch size in every shape of a recorded program. A Mersenne prime: no real dimension
-#: equals it, and a product with another dimension is recognisably not the batch alone.
-BATCH = 2**31 - 1
-
-Shape = tuple[int, ...]
+from fhe_core.program.batch import BATCH as BATCH
+from fhe_core.program.batch import Shape as Shape
+from fhe_core.program.batch import exported_for as exported_for
+from fhe_core.program.batch import is_batch as is_batch
+from fhe_core.program.batch import with_batch as with_batch
 
 
 @dataclass(frozen=True)
@@ -62,19 +61,6 @@ def current_origin() -> Origin | None:
     return _origin.get()
 
 
-_static_batch: ContextVar[int | None] = ContextVar("fhe_core_static_batch", default=None)
-
-
-@contextlib.contextmanager
-def exported_for(batch: int | None) -> Iterator[None]:
-    """While the body is recorded, ``batch`` in a shape that the model spells out means the batch size."""
-    token = _static_batch.set(batch)
-    try:
-        yield
-    finally:
-        _static_batch.reset(token)
-
-
 _bounded: ContextVar[bool] = ContextVar("fhe_core_bounded", default=True)
 
 
@@ -91,11 +77,6 @@ def without_bounds() -> Iterator[None]:
 def has_bounds() -> bool:
     """Whether the bounds of what is recorded matter."""
     return _bounded.get()
-
-
-def is_batch(size: int) -> bool:
-    """Whether a leading dimension that the model spells out is the batch."""
-    return size == BATCH or size == _static_batch.get()
 
 
 @dataclass(eq=False)
@@ -226,19 +207,6 @@ def ordered(values: Iterable[Value], *, stop_at_nodes: bool = False) -> list[Val
 def roots(value: Value) -> list[Root]:
     """The integer tensors and host inputs that a value is a float function of."""
     return [v for v in ordered([value], stop_at_nodes=True) if not isinstance(v, Call)]
-
-
-def with_batch(argument: Any, batch: int) -> Any:
-    """``argument`` with the symbolic batch size replaced by ``batch``."""
-    if isinstance(argument, (int, np.integer)) and not isinstance(argument, (bool, np.bool_)):
-        return batch if argument == BATCH else argument
-    if isinstance(argument, slice):
-        return slice(
-            *(with_batch(p, batch) for p in (argument.start, argument.stop, argument.step))
-        )
-    if isinstance(argument, (list, tuple)):
-        return type(argument)(with_batch(part, batch) for part in argument)
-    return argument
 
 
 def evaluate(value: Value, known: dict[int, Any], batch: int) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fhe_core.errors import ArtifactError, Where
+from fhe_core.program.batch import BATCH, Batch, Shape
 from fhe_core.program.host import FUNCTIONS, HostProgram, HostStep, Reference
 from fhe_core.program.nodes import Node, Origin
 from fhe_core.program.program import Program
@@ -18,6 +19,20 @@ Arrays = dict[str, NDArray[Any]]
 
 #: What interpreting a program needs beyond `RULES`.
 _OPS = {*RULES, "input", "round", "lookup"}
+
+
+#: The batch in shapes of saved programs. No dimension is as large.
+_STORED_BATCH = 2**31 - 1
+
+
+def shape_to_document(shape: Shape) -> list[int]:
+    """A shape as JSON."""
+    return [_STORED_BATCH if n == BATCH else n for n in shape]
+
+
+def shape_from_document(document: Iterable[Any]) -> tuple[Any, ...]:
+    """The shape that a document describes."""
+    return tuple(BATCH if n == _STORED_BATCH else n for n in document)
 
 
 def pack(value: Any, arrays: Arrays) -> Any:
@@ -30,6 +45,8 @@ def pack(value: Any, arrays: Arrays) -> Any:
         return {"slot": value.slot}
     if isinstance(value, np.dtype):
         return {"dtype": value.name}
+    if isinstance(value, Batch):
+        return _STORED_BATCH
     if isinstance(value, np.generic):
         # Not a Python number: a float32 scalar promotes differently.
         return pack(np.asarray(value), arrays)
@@ -55,7 +72,7 @@ _UNPACK: dict[str, Callable[[Any, Mapping[str, Any]], Any]] = {
     "slot": lambda body, arrays: Reference(int(body)),
     "dtype": lambda body, arrays: np.dtype(body),
     "slice": lambda body, arrays: slice(*(unpack(part, arrays) for part in body)),
-    "tuple": lambda body, arrays: tuple(unpack(part, arrays) for part in body),
+    "tuple": lambda body, arrays: tuple(unpack(part, arrays) for part in shape_from_document(body)),
     "ellipsis": lambda body, arrays: Ellipsis,
 }
 
@@ -83,7 +100,7 @@ def program_to_document(program: Program, arrays: Arrays) -> dict[str, Any]:
             {
                 "op": node.op,
                 "inputs": [slots[id(source)] for source in node.inputs],
-                "shape": list(node.shape),
+                "shape": shape_to_document(node.shape),
                 "low": pack(np.asarray(node.low), arrays),
                 "high": pack(np.asarray(node.high), arrays),
                 "attributes": attributes,
@@ -124,7 +141,7 @@ def program_from_document(document: Mapping[str, Any], arrays: Mapping[str, Any]
             Node(
                 row["op"],
                 tuple(nodes[i] for i in row["inputs"]),
-                tuple(row["shape"]),
+                shape_from_document(row["shape"]),
                 unpack(row["low"], arrays),
                 unpack(row["high"], arrays),
                 {name: unpack(value, arrays) for name, value in row["attributes"].items()},

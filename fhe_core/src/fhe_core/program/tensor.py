@@ -19,12 +19,21 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import NDArray
 
 from fhe_core.errors import CompilationError, Where
-from fhe_core.program.nodes import (
+from fhe_core.program.batch import (
     BATCH,
+    Batch,
+    Shape,
+    long_axes,
+    one_row,
+    resized,
+    spelled,
+    with_batch,
+    without_number,
+)
+from fhe_core.program.nodes import (
     Call,
     HostInput,
     Node,
-    Shape,
     Value,
     convert,
     current_origin,
@@ -40,7 +49,8 @@ class Tensor(NDArrayOperatorsMixin):
     """A symbolic tensor: encrypted integers, or floats computed from them.
 
     Attributes:
-        shape: the leading dimension of a model's tensors is a symbolic batch size, one large prime.
+        shape: the leading dimension of a model's tensors is the batch, a symbol that NumPy takes for a small
+            number: an array of that length stands for one as long as the batch, if its rows are equal.
         dtype: int64 for encrypted integers, else whatever NumPy's function would return.
         bounds: least and largest value that encrypted integers can take; None for floats.
     """
@@ -86,16 +96,15 @@ class Tensor(NDArrayOperatorsMixin):
         return all(isinstance(root, HostInput) for root in roots(self.value))
 
     def __repr__(self) -> str:
-        shape = ", ".join("batch" if n == BATCH else str(n) for n in self.shape)
         kind = f"integers {self.bounds}" if self.is_integer else str(self.dtype)
-        return f"Tensor(({shape}), {kind})"
+        return f"Tensor({spelled(self.shape)}, {kind})"
 
     # -- what it is not
 
     def __len__(self) -> int:
         if not self.shape:
             raise TypeError("len() of a tensor without dimensions")
-        return self.shape[0]
+        return int(self.shape[0])
 
     def __iter__(self) -> Any:
         raise refused("iterates over an encrypted tensor", "index it with constants")
@@ -154,6 +163,8 @@ class Tensor(NDArrayOperatorsMixin):
                 return reduced(*inputs, **keywords)
         if method != "__call__":
             raise advice.unavailable(f"{ufunc.__name__}.{method}")
+        for batch in (each for each in inputs if isinstance(each, Batch)):
+            batch.refuse()
         if not keywords and all_integers(inputs):
             result = arithmetic.apply(ufunc, inputs)
             if result is not NotImplemented:
@@ -188,6 +199,7 @@ class Tensor(NDArrayOperatorsMixin):
             picked: Tensor = moving.moves(layout.pick, (0,), self, parts)
             return picked
         parts = tuple(int(p) if isinstance(p, (np.integer, np.ndarray)) else p for p in parts)
+        parts = layout.up_to_the_end(self, parts)
         layout.not_some_samples(self, parts)
         return layout.recorded("index", layout.pick, self, {"key": parts}, parts)
 
@@ -247,6 +259,12 @@ def on_client() -> Iterator[None]:
         _on_client.reset(token)
 
 
+#: Each function is tried on batches of these sizes: what differs between its results is the batch.
+_SAMPLED = (2, 3)
+#: Results with more elements are not kept for the functions after it, which then see ones.
+_KEPT = 2**14
+
+
 def unwrap(argument: Any) -> Any:
     """``argument`` with its tensors replaced by the recorded values that they stand for."""
     if isinstance(argument, Tensor):
@@ -275,13 +293,42 @@ def call(
         dtype=np.dtype(np.float64),
         layout=layout,
     )
-    results = [_sample(recorded, batch) for batch in (2, 3)]
+    try:
+        results = [_sample(recorded, batch) for batch in _SAMPLED]
+    except CompilationError:
+        # Perhaps it meets an array that was made as long as the batch.
+        recorded.arguments, found = _along_batch(recorded.arguments)
+        if not found:
+            raise
+        results = [_sample(recorded, batch) for batch in _SAMPLED]
     if isinstance(results[0], (tuple, list)) and not _are_maps(results[0]):
         return tuple(
             Tensor(_described(_result(recorded, i), [r[i] for r in results]))
             for i in range(len(results[0]))
         )
     return Tensor(_described(recorded, results))
+
+
+def _along_batch(argument: Any) -> tuple[Any, bool]:
+    """``argument`` with what is as long as the batch for a batch of any size, and whether there was any."""
+    if isinstance(argument, (list, tuple)):
+        parts = [_along_batch(part) for part in argument]
+        return type(argument)(part for part, _ in parts), any(found for _, found in parts)
+    axes = long_axes(argument) if isinstance(argument, np.ndarray) else ()
+    return (along_batch(argument, axes).value, True) if axes else (argument, False)
+
+
+def along_batch(constant: Any, axes: tuple[int, ...]) -> Tensor:
+    """A constant, the same for each sample, as a float tensor that has the batch as dimensions ``axes``.
+
+    Raises:
+        CompilationError: it is not the same for each sample.
+    """
+    row = np.asarray(constant)
+    for axis in axes:
+        row = one_row(row, axis)
+    made: Tensor = call(resized, row, axes, BATCH, layout=True)
+    return made
 
 
 def _are_maps(result: Any) -> bool:
@@ -320,20 +367,21 @@ def _described(recorded: Call, results: Sequence[Any]) -> Call:
             )
     recorded.shape = tuple(shape)
     recorded.dtype = two.dtype
-    recorded.samples = {2: two, 3: three}
+    if two.dtype == object or three.size <= _KEPT:
+        recorded.samples = dict(zip(_SAMPLED, (two, three), strict=True))
     return recorded
 
 
 def _sample(recorded: Call, batch: int) -> Any:
     known: dict[int, Any] = {}
     for value in operands(recorded):
-        if isinstance(value, Call):
+        if isinstance(value, Call) and value.samples:
             known[id(value)] = value.samples[batch]
         else:
-            shape = tuple(batch if n == BATCH else n for n in value.shape)
             # Any value inside the bounds would do: only shapes and dtypes are read.
-            dtype = np.int64 if isinstance(value, Node) else value.dtype
-            known[id(value)] = np.ones(shape, dtype)
+            dtype = np.dtype(np.int64) if isinstance(value, Node) else value.dtype
+            ones = np.broadcast_to(np.ones((), dtype), with_batch(value.shape, batch))
+            known[id(value)] = ones
     shallow = Call(
         recorded.function,
         recorded.arguments,
@@ -344,7 +392,7 @@ def _sample(recorded: Call, batch: int) -> Any:
     )
     try:
         return _evaluate_one(shallow, known, batch)
-    except CompilationError:
+    except (CompilationError, MemoryError):
         raise
     except Exception as error:
         if advice.is_unavailable(recorded.function):
@@ -352,7 +400,8 @@ def _sample(recorded: Call, batch: int) -> Any:
         name = getattr(recorded.function, "__name__", str(recorded.function))
         origin = current_origin()
         raise CompilationError(
-            f"{name} failed on arrays of the recorded shapes: {error}",
+            f"{name} failed on arrays of the recorded shapes, with {batch} samples: "
+            f"{without_number(str(error))}",
             where=origin.where if origin else None,
             fix="check the attributes and shapes at this node; the float model must run first",
         ) from error

@@ -57,7 +57,7 @@ def _source_indices(call: Value) -> dict[int, NDArray[np.int64]]:
         shape = tuple(1 if n == BATCH else n for n in value.shape)
         if not isinstance(value, Call):
             known[id(value)] = np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
-        elif value.layout:
+        elif value.layout and operands(value):
             known[id(value)] = _laid_out(value, known)
         else:
             known[id(value)] = _elementwise(value, shape, known)
@@ -146,6 +146,8 @@ def check_samples_apart(results: Sequence[Value]) -> None:
             continue
         try:
             three, one = evaluate(value, together, _MADE_UP), evaluate(value, alone, 1)
+        except MemoryError:
+            raise
         except Exception:  # noqa: BLE001  # code of a pack, which may not take what is made up
             return
         apart = BATCH in value.shape

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from fhe_core.errors import CompilationError, FheError, PlanError, Where
 from fhe_core.program.adjoints import WEIGHTED
+from fhe_core.program.batch import without_number
 from fhe_core.program.nodes import (
     BATCH,
     HostInput,
@@ -182,14 +182,15 @@ def run_op(placed: PlacedOp, values: Mapping[str, QuantizedArray]) -> dict[str, 
             result = placed.op(*inputs)
         else:
             # After decryption; or computed from shapes alone, which are no secret: nothing to quantize.
-            if not placed.late:
-                _check_size(placed, [array.values for array in inputs])
             result = QuantizedOp.q_impl(placed.op, *inputs, **placed.op.attrs)
     except FheError as error:
         raise _at(error, placed) from error.__cause__
+    except MemoryError:
+        raise
     except Exception as error:
+        problem = f"{type(error).__name__}: {without_number(str(error))}"
         raise CompilationError(
-            f"{type(placed.op).__name__}.q_impl failed: {type(error).__name__}: {error}",
+            f"{type(placed.op).__name__}.q_impl failed: {problem}",
             where=placed.op.where,
             fix="report this to the pack's authors, with the model",
         ) from error
@@ -216,35 +217,6 @@ def run_op(placed: PlacedOp, values: Mapping[str, QuantizedArray]) -> dict[str, 
             )
         out[name] = array
     return out
-
-
-def _check_size(placed: PlacedOp, inputs: Sequence[Any]) -> None:
-    """Refuses results that are as long as the batch, which what is computed from shapes alone may be.
-
-    The batch size stands for itself while a model is recorded: such an array would fill the memory.
-    """
-    arrays = [np.asarray(array) for array in inputs if not isinstance(array, Tensor)]
-    batch = [a.dtype.kind in "iu" and bool(np.any((a != 0) & (a % BATCH == 0))) for a in arrays]
-    if len(arrays) < len(inputs) or not any(batch):
-        return
-    shapes = []
-    for size in (2, 3):
-        small = (
-            np.where(a % BATCH == 0, a // BATCH * size, a).astype(a.dtype) if counts else a
-            for a, counts in zip(arrays, batch, strict=True)
-        )
-        values = [QuantizedArray(8, array) for array in small]
-        found = QuantizedOp.q_impl(placed.op, *values, **placed.op.attrs)
-        parts = found if isinstance(found, tuple) else (found,)
-        shapes.append([np.shape(part.values) for part in parts])
-    if shapes[0] != shapes[1]:
-        raise CompilationError(
-            "the result has as many elements as the batch has samples, which nobody knows yet",
-            where=placed.op.where,
-            expected="a shape without the batch size",
-            got=f"shape {shapes[0][0]} for 2 samples, and {shapes[1][0]} for 3",
-            fix="leave the batch to broadcasting, or export the model with a fixed batch size",
-        )
 
 
 def _at(error: FheError, placed: PlacedOp) -> FheError:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from fhe_core.program.nodes import BATCH
+from fhe_core.program.batch import BATCH, spelled
 from fhe_core.quantization.op import WeightChannels
 
 from fhe_core import CompilationError, QuantizedArray, QuantizedOp, Tensor, primitives
@@ -72,13 +72,9 @@ def _keep_samples_apart(a: QuantizedArray, b: QuantizedArray) -> None:
     raise CompilationError(
         problem,
         expected="the batch as the first of three dimensions or more, or as the rows of an encrypted A",
-        got=f"{_spelled(a)} @ {_spelled(b)}",
+        got=f"{spelled(a.shape)} @ {spelled(b.shape)}",
         fix="add the dimension (Unsqueeze), or export the model with samples as rows of the first matrix",
     )
-
-
-def _spelled(array: QuantizedArray) -> str:
-    return f"({', '.join('batch' if n == BATCH else str(n) for n in array.shape)})"
 
 
 def _zeros(array: QuantizedArray, place: int) -> Any:
