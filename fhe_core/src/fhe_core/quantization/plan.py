@@ -131,7 +131,8 @@ class Plan:
     """The whole graph's parameters.
 
     Attributes:
-        tensors: by ONNX tensor name, those that are quantized.
+        tensors: by ONNX tensor name, those that are quantized; by ``tensor@node`` as one op reads them,
+            where it joins them at a coarser scale than they have for others.
         weights: by ``initializer@node``.
         accumulators: by the ONNX output that they compute.
         kernels: integers that tuning chose for weights as the circuit multiplies by them, by the ONNX output

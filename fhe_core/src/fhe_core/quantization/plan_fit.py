@@ -8,6 +8,7 @@ import numpy as np
 
 from fhe_core.errors import PlanError, Where
 from fhe_core.program.nodes import BATCH, Node
+from fhe_core.quantization.joins import at_join
 from fhe_core.quantization.placement import Placement
 from fhe_core.quantization.plan import Plan
 from fhe_core.quantization.plan_schema import brief
@@ -35,12 +36,13 @@ def check_tensors(
         for placed in placement.ops
         for index, array in placed.op.constant_inputs.items()
     }
-    check_names("tensors", plan.tensors, tensors, "tensor")
+    again = {at_join(name, p): name for p in placement.ops for name in p.variable}
+    check_names("tensors", plan.tensors, {*tensors, *again}, "tensor")
     check_names("weights", plan.weights, constants, "constant input")
     for name, tensor in plan.tensors.items():
         given = [np.shape(tensor.zero_point), np.shape(tensor.low)]
         if any(given):
-            check_shapes(f"tensors[{name!r}]", given, shape_of(name))
+            check_shapes(f"tensors[{name!r}]", given, shape_of(again.get(name, name)))
     for name, weight in plan.weights.items():
         given = [np.shape(weight.scale), np.shape(weight.zero_point)]
         check_shapes(f"weights[{name!r}]", given, constants[name])
