@@ -41,6 +41,7 @@ def levels(qm: QuantizedModule, values: Array) -> Array:
     assert (np.diff(tables) >= 0).all()
     plan = qm.plan.tensors["y"]
     integers = np.rint(values / plan.scale) + plan.zero_point
+    integers -= qm.program.outputs[0].attributes["offset"]  # what is added to the entries
     columns = []
     for column, table in zip(integers.T, tables, strict=True):
         assert np.isin(column, table).all()

@@ -15,6 +15,7 @@ from fhe_core.quantization.module import QuantizedModule
 from numpy.typing import NDArray
 
 import fhe_core
+from tests.core.quantization.building import normal
 
 from .nets import cnn, mlp, samples
 
@@ -89,3 +90,26 @@ def test_calibrated_accumulators_hold_the_calibration_data(
     for name, entry in accumulators.items():
         assert entry.headroom > 0
         assert entry.bits <= plans["guaranteed"].plan.accumulators[name].bits
+
+
+@pytest.mark.parametrize(("net", "shape"), NETS)
+def test_beyond_either_end_a_look_up_answers_as_at_that_end(
+    net: Callable[[], onnx.ModelProto], shape: tuple[int, ...]
+) -> None:
+    """To within one: there the circuit returns minus the entry at the other end, and then adds a constant."""
+    qm = fhe_core.quantize(net(), samples(*shape), n_bits=5, rounding=4)
+    assert qm.program.lookups
+    for node in qm.program.lookups:
+        tables = node.attributes["tables"]
+        assert set((tables[:, 0] + tables[:, -1]).tolist()) <= {0, 1}, node.name
+
+
+@pytest.mark.filterwarnings("ignore:.*saturate:UserWarning")
+def test_values_a_little_beyond_their_width_change_answers_a_little() -> None:
+    """Calibrated on too few samples, one in six answers was as wrong as can be."""
+    x = samples(4)
+    unseen = np.clip(normal(20_000, 4, seed=5), x[:10].min(0), x[:10].max(0))
+    qm = fhe_core.quantize(mlp(), x[:10], n_bits=6, rounding=5)
+    wanted = fhe_core.NumpyModule(mlp())(unseen)
+    wrong = np.abs(qm.forward(unseen) - wanted).max(axis=1) > 0.25 * np.ptp(wanted)
+    assert wrong.mean() < 0.005

@@ -21,6 +21,9 @@ def tabulated(node: Node, source: Node, width: int, offset: Any, *, antiperiodic
     A level stands for as many values of the accumulator as the rounding merges. Its entry is the mean of the
     function over them, which is closer to each than the function of the middle one is.
 
+    What leaves the width is answered as at the end that it leaves by, and not as at the other end: a function
+    that saturates at both ends does so beyond them too, for as far as the other end is flat.
+
     Args:
         node: as it was recorded.
         source: what it reads, with its width; rounded or not.
@@ -43,6 +46,10 @@ def tabulated(node: Node, source: Node, width: int, offset: Any, *, antiperiodic
         tables, which, constant = half_tables(node, levels, cell.astype(np.int64), offset)
     else:
         tables, which = tabulate(node, levels, cell.astype(np.int64), offset)
+        # What leaves the width is answered with minus the entry at the other end. With what is halfway
+        # between both ends taken from the entries, and added to the answers, that is the entry at this end.
+        middle = (tables[:, 0] + tables[:, -1]) // 2
+        tables, constant = tables - middle[:, None], middle[which] if middle.any() else None
     # Of half a table minus any entry is an answer too.
     answers = np.concatenate([tables, -tables], axis=1) if antiperiodic else tables
     low, high = answers.min(axis=1)[which], answers.max(axis=1)[which]
