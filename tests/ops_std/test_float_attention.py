@@ -169,7 +169,7 @@ def test_halves_stay_within_their_own_precision(dtype: Any) -> None:
         ((Q, K, V, None, K), {}, "together or not at all"),
         ((Q, K, V, None, K, V, np.array([1, 1])), {}, "without past_key"),
         ((Q, K, V), {"left_window_size": -2}, "-1 or more"),
-        ((Q, K, V), {"qk_matmul_output_mode": 4}, "0, 1, 2 or 3"),
+        ((Q, K, V), {"qk_matmul_output_mode": 4}, "0 or 1 or 2 or 3"),
     ],
 )
 def test_inputs_that_do_not_fit_are_errors_that_name_the_node(

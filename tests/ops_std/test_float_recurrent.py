@@ -191,7 +191,7 @@ def test_reverse_sequence_is_onnx_runtime_s() -> None:
 @pytest.mark.parametrize(
     ("op", "change", "attributes", "message"),
     [
-        ("LSTM", {}, {"direction": "sideways"}, "direction is one of"),
+        ("LSTM", {}, {"direction": "sideways"}, "'direction' has a value"),
         ("LSTM", {}, {"activations": ["Tanh"]}, "3 activations expected"),
         ("GRU", {}, {"activations": ["Sigmoid", "Cosine"]}, "no activation is called 'Cosine'"),
         ("RNN", {}, {"hidden_size": 5}, "hidden_size 5"),

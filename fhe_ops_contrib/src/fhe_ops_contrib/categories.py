@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fhe_ops_contrib._checks import Array, misfit, unusable
+from fhe_ops_contrib._domains import Flag
 
 
 def label_encoder_1(
@@ -148,7 +149,7 @@ def one_hot_encoder(
     *,
     cats_int64s: Sequence[int] | None = None,
     cats_strings: Sequence[str] | None = None,
-    zeros: int = 1,
+    zeros: Flag = 1,
 ) -> Array:
     """A one at the place of each element's category: (...) to (..., categories), float32.
 

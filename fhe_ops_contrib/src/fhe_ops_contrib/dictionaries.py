@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -48,8 +48,8 @@ def cast_map(
     x: Any,
     /,
     *,
-    cast_to: str = "TO_FLOAT",
-    map_form: str = "DENSE",
+    cast_to: Literal["TO_FLOAT", "TO_STRING", "TO_INT64"] = "TO_FLOAT",
+    map_form: Literal["DENSE", "SPARSE"] = "DENSE",
     max_map: int = 1,
 ) -> Array:
     """The values of a map with integer keys, by ascending key (DENSE), or each at the place of its key

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fhe_ops_contrib._checks import Array, as_matrix, misfit, real
+from fhe_ops_contrib._domains import Flag, PostTransform
 from fhe_ops_contrib.labels import chosen, class_labels
 from fhe_ops_contrib.transforms import transform
 
@@ -23,7 +24,7 @@ def linear_regressor(
     *,
     coefficients: Sequence[float] | None = None,
     intercepts: Sequence[float] | None = None,
-    post_transform: str = "NONE",
+    post_transform: PostTransform = "NONE",
     targets: int = 1,
 ) -> Array:
     """x @ coefficients + intercepts, transformed: (N, F) or (F,) to (N, targets), float32.
@@ -45,8 +46,8 @@ def linear_classifier(
     classlabels_strings: Sequence[str] | None = None,
     coefficients: Sequence[float],
     intercepts: Sequence[float] | None = None,
-    multi_class: int = 0,
-    post_transform: str = "NONE",
+    multi_class: Flag = 0,
+    post_transform: PostTransform = "NONE",
 ) -> tuple[Array, Array]:
     """The label of the largest of the scores x @ coefficients + intercepts, and these transformed:
     (N, F) or (F,) to (N,) and (N, classes), float32.

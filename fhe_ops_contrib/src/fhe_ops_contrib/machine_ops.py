@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fhe_ops_contrib._checks import Array, as_matrix
+from fhe_ops_contrib._domains import KernelType, PostTransform
 from fhe_ops_contrib.kernels import Kernel, as_vectors, check_features, kernel_of
 from fhe_ops_contrib.labels import class_labels
 from fhe_ops_contrib.svm import svm_classification
@@ -21,7 +22,7 @@ def svm_kernel(
     /,
     *,
     kernel_params: Sequence[float] | None = None,
-    kernel_type: str = "LINEAR",
+    kernel_type: KernelType = "LINEAR",
     n_supports: int = 0,
     support_vectors: Sequence[float] | None = None,
 ) -> Array:
@@ -55,7 +56,7 @@ def svm_votes(
     *,
     classlabels_ints: Sequence[int] | None = None,
     classlabels_strings: Sequence[str] | None = None,
-    post_transform: str = "NONE",
+    post_transform: PostTransform = "NONE",
     prob_a: Sequence[float] | None = None,
     prob_b: Sequence[float] | None = None,
 ) -> tuple[Array, Array]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -93,7 +93,7 @@ def imputer(
     return np.where(missing, imputed, x)
 
 
-def normalizer(x: Array, /, *, norm: str = "MAX") -> Array:
+def normalizer(x: Array, /, *, norm: Literal["MAX", "L1", "L2"] = "MAX") -> Array:
     """Each row of x: (N, C) or (C,), as float32, over its largest element (MAX), the sum of its
     absolute values (L1) or the root of its sum of squares (L2); unchanged where that is 0.
 

@@ -13,6 +13,8 @@ import numpy as np
 from fhe_core.errors import ModelError, Where
 from numpy.typing import NDArray
 
+from fhe_ops_contrib._domains import Flag
+
 Array = NDArray[Any]
 
 DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas")
@@ -62,8 +64,8 @@ def quant(
     bitwidth: Array,
     /,
     *,
-    signed: int = 1,
-    narrow: int = 0,
+    signed: Flag = 1,
+    narrow: Flag = 0,
     rounding_mode: str = "ROUND",
 ) -> Array:
     """QONNX Quant-1, also called IntQuant: scale * (q - zeropt), where q is x / scale + zeropt, limited to
@@ -110,8 +112,8 @@ def trunc_2(
     /,
     *,
     rounding_mode: str = "FLOOR",
-    signed: int = 1,
-    narrow: int = 0,
+    signed: Flag = 1,
+    narrow: Flag = 0,
 ) -> Array:
     """QONNX Trunc-2: the integers of x divided by the power of two between the scales, limited to those
     of ``out_bitwidth`` bits, and rounded."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fhe_ops_contrib._checks import Array, as_matrix, misfit
+from fhe_ops_contrib._domains import Flag, KernelType, PostTransform
 from fhe_ops_contrib.coupling import coupled
 from fhe_ops_contrib.kernels import Kernel, as_vectors, check_features, check_length, kernel_of
 from fhe_ops_contrib.labels import chosen, class_labels
@@ -60,10 +61,10 @@ def svm_regressor(
     *,
     coefficients: Sequence[float] | None = None,
     kernel_params: Sequence[float] | None = None,
-    kernel_type: str = "LINEAR",
+    kernel_type: KernelType = "LINEAR",
     n_supports: int = 0,
-    one_class: int = 0,
-    post_transform: str = "NONE",
+    one_class: Flag = 0,
+    post_transform: PostTransform = "NONE",
     rho: Sequence[float] | None = None,
     support_vectors: Sequence[float] | None = None,
 ) -> Array:
@@ -118,8 +119,8 @@ def svm_classifier(
     classlabels_strings: Sequence[str] | None = None,
     coefficients: Sequence[float] | None = None,
     kernel_params: Sequence[float] | None = None,
-    kernel_type: str = "LINEAR",
-    post_transform: str = "NONE",
+    kernel_type: KernelType = "LINEAR",
+    post_transform: PostTransform = "NONE",
     prob_a: Sequence[float] | None = None,
     prob_b: Sequence[float] | None = None,
     rho: Sequence[float] | None = None,

@@ -7,9 +7,10 @@ its own (``tree_scores``): the quantized forms call them on decrypted scores.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from fhe_ops_contrib._checks import Array, as_matrix
+from fhe_ops_contrib._domains import Aggregate, PostTransform
 from fhe_ops_contrib.tree_scores import Classes, Targets, aggregated
 
 Floats = Sequence[float] | None
@@ -60,7 +61,7 @@ class TreeEnsembleClassifier:
         nodes_truenodeids: Ints = None,
         nodes_values: Floats = None,
         nodes_values_as_tensor: Array | None = None,
-        post_transform: str = "NONE",
+        post_transform: PostTransform = "NONE",
     ) -> None:
         self._classes = Classes.of(locals())
 
@@ -90,7 +91,7 @@ class TreeEnsembleClassifier1:
         nodes_treeids: Ints = None,
         nodes_truenodeids: Ints = None,
         nodes_values: Floats = None,
-        post_transform: str = "NONE",
+        post_transform: PostTransform = "NONE",
     ) -> None:
         self._classes = Classes.of(locals())
 
@@ -110,7 +111,7 @@ class TreeEnsembleRegressor:
     def __init__(
         self,
         *,
-        aggregate_function: str = "SUM",
+        aggregate_function: Aggregate = "SUM",
         base_values: Floats = None,
         base_values_as_tensor: Array | None = None,
         n_targets: int | None = None,
@@ -125,7 +126,7 @@ class TreeEnsembleRegressor:
         nodes_truenodeids: Ints = None,
         nodes_values: Floats = None,
         nodes_values_as_tensor: Array | None = None,
-        post_transform: str = "NONE",
+        post_transform: PostTransform = "NONE",
         target_ids: Ints = None,
         target_nodeids: Ints = None,
         target_treeids: Ints = None,
@@ -144,7 +145,7 @@ class TreeEnsembleRegressor1:
     def __init__(
         self,
         *,
-        aggregate_function: str = "SUM",
+        aggregate_function: Aggregate = "SUM",
         base_values: Floats = None,
         n_targets: int | None = None,
         nodes_falsenodeids: Ints = None,
@@ -156,7 +157,7 @@ class TreeEnsembleRegressor1:
         nodes_treeids: Ints = None,
         nodes_truenodeids: Ints = None,
         nodes_values: Floats = None,
-        post_transform: str = "NONE",
+        post_transform: PostTransform = "NONE",
         target_ids: Ints = None,
         target_nodeids: Ints = None,
         target_treeids: Ints = None,
@@ -180,7 +181,7 @@ class TreeEnsemble:
     def __init__(
         self,
         *,
-        aggregate_function: int = 1,
+        aggregate_function: Literal[0, 1, 2, 3] = 1,
         leaf_targetids: Sequence[int],
         leaf_weights: Array,
         membership_values: Array | None = None,
@@ -194,7 +195,7 @@ class TreeEnsemble:
         nodes_splits: Array,
         nodes_trueleafs: Sequence[int],
         nodes_truenodeids: Sequence[int],
-        post_transform: int = 0,
+        post_transform: Literal[0, 1, 2, 3, 4] = 0,
         tree_roots: Sequence[int],
     ) -> None:
         self._targets = Targets.of_ensemble(locals())

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fhe_ops_std._domains import Flag
+
 Array = NDArray[Any]
 
 
@@ -15,7 +17,7 @@ def limited(function: Callable[[Array, Array], Array], version: str) -> Callable
     """The binary ``function`` as it was called before opset 7, at a ``version`` such as Add-6; see
     `aligned`."""
 
-    def operator(a: Array, b: Array, /, *, axis: int | None = None, broadcast: int = 0) -> Array:
+    def operator(a: Array, b: Array, /, *, axis: int | None = None, broadcast: Flag = 0) -> Array:
         return function(a, aligned(a, b, axis, broadcast))
 
     operator.__name__ = operator.__qualname__ = version.lower().replace("-", "_")

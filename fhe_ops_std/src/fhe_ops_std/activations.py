@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,7 +121,7 @@ def swi_glu(a: Array, b: Array, /, *, alpha: float = 1.0) -> Array:
 
 
 @by_blocks
-def gelu(x: Array, /, *, approximate: str = "none") -> Array:
+def gelu(x: Array, /, *, approximate: Literal["none", "tanh"] = "none") -> Array:
     """ONNX Gelu-20: x / 2 * (1 + erf(x / sqrt 2)).
 
     With ``approximate="tanh"``: x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x³))).

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fhe_ops_std._domains import Flag
+
 from ._blocks import by_blocks
 from ._broadcasting import aligned, limited
 
@@ -43,12 +45,12 @@ def div(a: Array, b: Array, /) -> Array:
     return np.floor_divide(a, b) if a.dtype.kind == "u" else np.divide(a, b)
 
 
-def mod(a: Array, b: Array, /, *, fmod: int = 0) -> Array:
+def mod(a: Array, b: Array, /, *, fmod: Flag = 0) -> Array:
     """ONNX Mod-28: a - floor(a / b) * b, or with ``fmod`` a - trunc(a / b) * b."""
     return np.fmod(a, b) if fmod else np.mod(a, b)
 
 
-def pow_1(x: Array, y: Array, /, *, axis: int | None = None, broadcast: int = 0) -> Array:
+def pow_1(x: Array, y: Array, /, *, axis: int | None = None, broadcast: Flag = 0) -> Array:
     """ONNX Pow-1: x ** y with limited broadcasting."""
     return pow(x, aligned(x, y, axis, broadcast))
 

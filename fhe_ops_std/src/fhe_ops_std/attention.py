@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fhe_core import OUTPUTS_WANTED
+from fhe_ops_std._domains import Flag
 
 from ._axes import counted
 from ._interfaces import older
@@ -35,11 +36,11 @@ def attention_25(
     past_value: Array | None = None,
     nonpad_kv_seqlen: Array | None = None,
     *,
-    is_causal: int = 0,
+    is_causal: Flag = 0,
     kv_num_heads: int | None = None,
     left_window_size: int = -1,
     q_num_heads: int | None = None,
-    qk_matmul_output_mode: int = 0,
+    qk_matmul_output_mode: Literal[0, 1, 2, 3] = 0,
     right_window_size: int = -1,
     scale: float | None = None,
     softcap: float = 0.0,
@@ -182,7 +183,7 @@ def rotary_embedding(
     /,
     position_ids: Array | None = None,
     *,
-    interleaved: int = 0,
+    interleaved: Flag = 0,
     num_heads: int | None = None,
     rotary_embedding_dim: int = 0,
 ) -> Array:
@@ -222,7 +223,7 @@ def tensor_scatter(
     write_indices: Array | None = None,
     *,
     axis: int = -2,
-    mode: str = "linear",
+    mode: Literal["linear", "circular"] = "linear",
 ) -> Array:
     """past_cache with each sample's update written along ``axis`` from write_indices[sample] (0)
     on; from the end back to the beginning if ``mode`` is "circular"."""

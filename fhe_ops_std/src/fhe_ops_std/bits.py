@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ def bitwise_not(x: Array, /) -> Array:
     return np.invert(x)
 
 
-def bit_shift(x: Array, y: Array, /, *, direction: str) -> Array:
+def bit_shift(x: Array, y: Array, /, *, direction: Literal["LEFT", "RIGHT"]) -> Array:
     """ONNX BitShift-28: the bits of the integers x moved ``direction`` (LEFT, RIGHT) by y places.
 
     To the right the sign is repeated. A y that is negative, or not below the width of x, shifts

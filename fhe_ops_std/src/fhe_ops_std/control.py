@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fhe_ops_std._domains import Flag
+
 Array = NDArray[Any]
 Body = Callable[..., tuple[Any, ...]]
 Values = tuple[Any, ...]
@@ -52,7 +54,7 @@ def scan_8(
     sequence_lens: Array | None = None,
     *initial_state_and_scan_inputs: Array,
     body: Body,
-    directions: Sequence[int] | None = None,
+    directions: Sequence[Flag] | None = None,
     num_scan_inputs: int,
 ) -> Values:
     """`scan_9` of each sample: states are (N, ...), scan inputs (N, time, ...).
@@ -87,9 +89,9 @@ def scan_9(
     body: Body,
     num_scan_inputs: int,
     scan_input_axes: Sequence[int] | None = None,
-    scan_input_directions: Sequence[int] | None = None,
+    scan_input_directions: Sequence[Flag] | None = None,
     scan_output_axes: Sequence[int] | None = None,
-    scan_output_directions: Sequence[int] | None = None,
+    scan_output_directions: Sequence[Flag] | None = None,
 ) -> Values:
     """``body(*states, *slices)``, which returns ``(*states, *scanned)``, run for each step along
     an axis of the last ``num_scan_inputs`` inputs; then the last states, and what was scanned,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from fhe_core.errors import ModelError
 from numpy.typing import NDArray
+
+from fhe_ops_std._domains import Flag
 
 from ._casting import converted
 from ._types import dtype_numbered
@@ -25,12 +27,19 @@ def cast_6(input: Array, /, *, to: int) -> Array:
     return converted(input, dtype_numbered(to))
 
 
-def cast_19(input: Array, /, *, to: int, saturate: int = 1) -> Array:
+def cast_19(input: Array, /, *, to: int, saturate: Flag = 1) -> Array:
     """ONNX Cast-19: Cast-6, where ``saturate`` limits 8-bit floats to their largest one."""
     return converted(input, dtype_numbered(to), saturate=bool(saturate))
 
 
-def cast_24(input: Array, /, *, to: int, saturate: int = 1, round_mode: str = "up") -> Array:
+def cast_24(
+    input: Array,
+    /,
+    *,
+    to: int,
+    saturate: Flag = 1,
+    round_mode: Literal["up", "down", "nearest"] = "up",
+) -> Array:
     """ONNX Cast-28: Cast-19, where ``round_mode`` (up, down, nearest) concerns float8e8m0."""
     dtype = dtype_numbered(to)
     return converted(input, dtype, saturate=bool(saturate), round_mode=round_mode)
@@ -41,13 +50,18 @@ def cast_like_15(input: Array, target_type: Array, /) -> Array:
     return converted(input, target_type.dtype)
 
 
-def cast_like_19(input: Array, target_type: Array, /, *, saturate: int = 1) -> Array:
+def cast_like_19(input: Array, target_type: Array, /, *, saturate: Flag = 1) -> Array:
     """ONNX CastLike-19: CastLike-15; ``saturate`` as for Cast-19."""
     return converted(input, target_type.dtype, saturate=bool(saturate))
 
 
 def cast_like_24(
-    input: Array, target_type: Array, /, *, saturate: int = 1, round_mode: str = "up"
+    input: Array,
+    target_type: Array,
+    /,
+    *,
+    saturate: Flag = 1,
+    round_mode: Literal["up", "down", "nearest"] = "up",
 ) -> Array:
     """ONNX CastLike-25: CastLike-19; ``round_mode`` as for Cast-24."""
     dtype = target_type.dtype
@@ -109,7 +123,7 @@ def constant_12(
 # The second output, the mask of what is kept, shares one element unless something is dropped.
 
 
-def dropout_6(data: Array, /, *, is_test: int = 0, ratio: float = 0.5) -> tuple[Array, Array]:
+def dropout_6(data: Array, /, *, is_test: Flag = 0, ratio: float = 0.5) -> tuple[Array, Array]:
     """ONNX Dropout-6: the data, unless ``is_test`` is 0; and the mask in the data's dtype."""
     output, mask = _kept(data) if is_test else _dropped(data, ratio, None)
     return output, mask.astype(data.dtype)

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fhe_ops_std._domains import Flag
+
 from ._precision import precise, rounded
 from .layout import ints
 
 Array = NDArray[Any]
 
 
-def cum_sum(x: Array, axis: Array, /, *, exclusive: int = 0, reverse: int = 0) -> Array:
+def cum_sum(x: Array, axis: Array, /, *, exclusive: Flag = 0, reverse: Flag = 0) -> Array:
     """ONNX CumSum-14: the sum of each element and those before it along ``axis``.
 
     With ``exclusive`` without the element itself; with ``reverse`` those after it.
@@ -22,7 +24,7 @@ def cum_sum(x: Array, axis: Array, /, *, exclusive: int = 0, reverse: int = 0) -
     return _running(np.add, x, axis, exclusive, reverse)
 
 
-def cum_prod(x: Array, axis: Array, /, *, exclusive: int = 0, reverse: int = 0) -> Array:
+def cum_prod(x: Array, axis: Array, /, *, exclusive: Flag = 0, reverse: Flag = 0) -> Array:
     """ONNX CumProd-26: the product of each element and those before it along ``axis``.
 
     With ``exclusive`` without the element itself; with ``reverse`` those after it.

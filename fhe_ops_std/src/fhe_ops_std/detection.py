@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fhe_ops_std._domains import Flag
+
 Array = NDArray[Any]
 
 
@@ -19,7 +21,7 @@ def non_max_suppression(
     iou_threshold: Array | None = None,
     score_threshold: Array | None = None,
     *,
-    center_point_box: int = 0,
+    center_point_box: Flag = 0,
 ) -> Array:
     """ONNX NonMaxSuppression-11: for each image and class the boxes of the highest scores that
     overlap none chosen before by more than ``iou_threshold`` (0) of their union.

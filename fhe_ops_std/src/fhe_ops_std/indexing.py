@@ -10,6 +10,8 @@ import numpy as np
 from fhe_core.errors import UnsupportedOpError, Where
 from numpy.typing import NDArray
 
+from fhe_ops_std._domains import Flag
+
 from ._axes import counted
 from ._types import dtype_numbered
 from .layout import ints
@@ -165,7 +167,7 @@ def center_crop_pad(
     return np.pad(input_data[kept], pads)
 
 
-def trilu(input: Array, /, k: Array | None = None, *, upper: int = 1) -> Array:
+def trilu(input: Array, /, k: Array | None = None, *, upper: Flag = 1) -> Array:
     """The upper or lower triangle of the matrices input: (..., M, N), from the k-th diagonal on;
     0 elsewhere."""
     diagonal = 0 if k is None else ints(k)[0]

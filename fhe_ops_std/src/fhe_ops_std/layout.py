@@ -10,13 +10,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from fhe_core.errors import ModelError, Where
 from numpy.typing import NDArray
 
 from fhe_core import OUTPUTS_WANTED
+from fhe_ops_std._domains import Flag
 
 from ._axes import counted
 
@@ -43,7 +44,7 @@ def reshape_5(data: Array, shape: Array, /) -> Array:
     return reshape_14(data, shape)
 
 
-def reshape_14(data: Array, shape: Array, /, *, allowzero: int = 0) -> Array:
+def reshape_14(data: Array, shape: Array, /, *, allowzero: Flag = 0) -> Array:
     """data with a new shape, where -1 is what remains, and 0 keeps the dimension at its place
     unless ``allowzero``."""
     target = ints(shape)
@@ -180,7 +181,9 @@ def depth_to_space_1(input: Array, /, *, blocksize: int) -> Array:
     return depth_to_space_11(input, blocksize=blocksize)
 
 
-def depth_to_space_11(input: Array, /, *, blocksize: int, mode: str = "DCR") -> Array:
+def depth_to_space_11(
+    input: Array, /, *, blocksize: int, mode: Literal["DCR", "CRD"] = "DCR"
+) -> Array:
     """Channels moved into blocks of pixels, (N, C, H, W) to (N, C/b², H·b, W·b); the channel in
     the block is the slow part of C (``DCR``) or the fast one (``CRD``)."""
     n, c, h, w = input.shape
@@ -199,7 +202,9 @@ def space_to_depth_1(input: Array, /, *, blocksize: int) -> Array:
     return space_to_depth_28(input, blocksize=blocksize)
 
 
-def space_to_depth_28(input: Array, /, *, blocksize: int, mode: str = "DCR") -> Array:
+def space_to_depth_28(
+    input: Array, /, *, blocksize: int, mode: Literal["DCR", "CRD"] = "DCR"
+) -> Array:
     """Blocks of pixels moved into channels, (N, C, H, W) to (N, C·b², H/b, W/b); the pixel in the
     block becomes the slow part of the channel (``DCR``) or the fast one (``CRD``)."""
     n, c, h, w = input.shape
@@ -210,14 +215,24 @@ def space_to_depth_28(input: Array, /, *, blocksize: int, mode: str = "DCR") -> 
 
 
 def pad_2(
-    data: Array, /, *, mode: str = "constant", pads: Sequence[int], value: float = 0.0
+    data: Array,
+    /,
+    *,
+    mode: Literal["constant", "reflect", "edge", "wrap"] = "constant",
+    pads: Sequence[int],
+    value: float = 0.0,
 ) -> Array:
     """data with ``pads`` more elements (fewer, if negative) at the begin and end of each axis."""
     return _pad(data, tuple(pads), mode, value, None)
 
 
 def pad_11(
-    data: Array, pads: Array, /, constant_value: Array | None = None, *, mode: str = "constant"
+    data: Array,
+    pads: Array,
+    /,
+    constant_value: Array | None = None,
+    *,
+    mode: Literal["constant", "reflect", "edge", "wrap"] = "constant",
 ) -> Array:
     """data with ``pads`` more elements (fewer, if negative) at the begin and end of each axis."""
     return pad_18(data, pads, constant_value, mode=mode)
@@ -230,7 +245,7 @@ def pad_18(
     constant_value: Array | None = None,
     axes: Array | None = None,
     *,
-    mode: str = "constant",
+    mode: Literal["constant", "reflect", "edge", "wrap"] = "constant",
 ) -> Array:
     """data with ``pads`` more elements (fewer, if negative) at the begin and end of each of
     ``axes``; pads: (2·axes,), all begins first. wrap needs opset 19."""

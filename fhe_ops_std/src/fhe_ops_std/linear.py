@@ -11,6 +11,8 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from fhe_ops_std._domains import AutoPad, Flag
+
 from ._kernels import require_fit
 from ._precision import precise, rounded
 from ._windows import Window, padded, steps_of, windows
@@ -41,9 +43,9 @@ def gemm_1(
     *,
     alpha: float = 1.0,
     beta: float = 1.0,
-    broadcast: int = 0,
-    transA: int = 0,
-    transB: int = 0,
+    broadcast: Flag = 0,
+    transA: Flag = 0,
+    transB: Flag = 0,
 ) -> Array:
     """alpha·A'B' + beta·C with C of the product's shape, or broadcast to it if ``broadcast``."""
     return gemm(a, b, c, alpha=alpha, beta=beta, transA=transA, transB=transB)
@@ -57,8 +59,8 @@ def gemm(
     *,
     alpha: float = 1.0,
     beta: float = 1.0,
-    transA: int = 0,
-    transB: int = 0,
+    transA: Flag = 0,
+    transB: Flag = 0,
 ) -> Array:
     """alpha·A'B' + beta·C, with A': (M, K), B': (K, N) and C, if any, broadcast to (M, N)."""
     y = np.matmul(a.T if transA else a, b.T if transB else b)
@@ -75,7 +77,7 @@ def conv(
     /,
     b: Array | None = None,
     *,
-    auto_pad: str = "NOTSET",
+    auto_pad: AutoPad = "NOTSET",
     dilations: Sequence[int] | None = None,
     group: int = 1,
     kernel_shape: Sequence[int] | None = None,

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fhe_ops_std._domains import Flag
+
 from ._broadcasting import limited
 
 Array = NDArray[Any]
@@ -68,7 +70,7 @@ def is_nan(x: Array, /) -> Array:
     return np.isnan(x)
 
 
-def is_inf(x: Array, /, *, detect_negative: int = 1, detect_positive: int = 1) -> Array:
+def is_inf(x: Array, /, *, detect_negative: Flag = 1, detect_positive: Flag = 1) -> Array:
     """ONNX IsInf-20: whether x is infinite, of the signs asked for."""
     if detect_negative and detect_positive:
         return np.isinf(x)

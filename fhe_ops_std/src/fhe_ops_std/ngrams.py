@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ def tf_idf_vectorizer(
     max_gram_length: int,
     max_skip_count: int,
     min_gram_length: int,
-    mode: str,
+    mode: Literal["TF", "IDF", "TFIDF"],
     ngram_counts: Sequence[int],
     ngram_indexes: Sequence[int],
     pool_int64s: Sequence[int] | None = None,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from fhe_core.errors import UnsupportedOpError, Where
 from numpy.typing import NDArray
+
+from fhe_ops_std._domains import Flag
 
 from ._axes import counted
 from ._precision import precise, rounded
@@ -24,9 +26,9 @@ def batch_normalization_6(
     /,
     *,
     epsilon: float = 1e-5,
-    is_test: int = 0,
+    is_test: Flag = 0,
     momentum: float = 0.9,
-    spatial: int = 1,
+    spatial: Flag = 1,
 ) -> Array:
     """scale·(x - mean)/√(var + epsilon) + b for each channel of x: (N, C, ...), or each element
     of a sample unless ``spatial``. Inference (``is_test=1``) only."""
@@ -51,7 +53,7 @@ def batch_normalization_7(
     *,
     epsilon: float = 1e-5,
     momentum: float = 0.9,
-    spatial: int = 1,
+    spatial: Flag = 1,
 ) -> Array:
     """scale·(x - mean)/√(var + epsilon) + b for each channel of x: (N, C, ...), or each element
     of a sample unless ``spatial``."""
@@ -85,7 +87,7 @@ def batch_normalization_14(
     *,
     epsilon: float = 1e-5,
     momentum: float = 0.9,
-    training_mode: int = 0,
+    training_mode: Flag = 0,
 ) -> Array | tuple[Array, Array, Array]:
     """scale·(x - mean)/√(var + epsilon) + b for each channel of x: (N, C, ...).
 
@@ -237,7 +239,7 @@ def lrn(
     return np.divide(x, np.power(total, beta, out=total), out=total)
 
 
-def lp_normalization(input: Array, /, *, axis: int = -1, p: int = 2) -> Array:
+def lp_normalization(input: Array, /, *, axis: int = -1, p: Literal[1, 2] = 2) -> Array:
     """input / its 1- or 2-norm along ``axis``, and 0 where that norm is 0."""
     if p == 1:
         norm = np.sum(np.abs(input), axis=axis, keepdims=True)

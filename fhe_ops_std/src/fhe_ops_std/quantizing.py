@@ -13,6 +13,8 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from fhe_ops_std._domains import Flag
+
 from ._axes import counted
 from ._interfaces import older
 from ._precision import precise, rounded
@@ -31,7 +33,7 @@ def quantize_linear_23(
     block_size: int = 0,
     output_dtype: int = 0,
     precision: int = 0,
-    saturate: int = 1,
+    saturate: Flag = 1,
 ) -> Array:
     """round(x / y_scale) + y_zero_point, halves to even, clipped to the type's range.
 

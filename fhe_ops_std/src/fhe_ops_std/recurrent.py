@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fhe_ops_std._domains import Direction, Flag
+
 from ._interfaces import older
 from ._precision import precise
 from ._recurrence import Activation, State, Step, activations_of, check_shapes, run
@@ -35,9 +37,9 @@ def rnn_14(
     activation_beta: Sequence[float] | None = None,
     activations: Sequence[str] = ("Tanh", "Tanh"),
     clip: float | None = None,
-    direction: str = "forward",
+    direction: Direction = "forward",
     hidden_size: int | None = None,
-    layout: int = 0,
+    layout: Flag = 0,
 ) -> tuple[Array, ...]:
     """h' = f(x·Wᵀ + h·Rᵀ + b): all hidden states (T, D, B, H), and the last (D, B, H).
 
@@ -87,10 +89,10 @@ def gru_14(
     activation_beta: Sequence[float] | None = None,
     activations: Sequence[str] | None = None,
     clip: float | None = None,
-    direction: str = "forward",
+    direction: Direction = "forward",
     hidden_size: int | None = None,
-    layout: int = 0,
-    linear_before_reset: int = 0,
+    layout: Flag = 0,
+    linear_before_reset: Flag = 0,
 ) -> tuple[Array, ...]:
     """h' = (1 - z)·n + z·h: all hidden states (T, D, B, H), and the last (D, B, H).
 
@@ -166,10 +168,10 @@ def lstm_14(
     activation_beta: Sequence[float] | None = None,
     activations: Sequence[str] | None = None,
     clip: float | None = None,
-    direction: str = "forward",
+    direction: Direction = "forward",
     hidden_size: int | None = None,
-    input_forget: int = 0,
-    layout: int = 0,
+    input_forget: Flag = 0,
+    layout: Flag = 0,
 ) -> tuple[Array, ...]:
     """c' = forget·c + input·g(...), h' = output·h(c'): all hidden states (T, D, B, H), the last
     (D, B, H), and the last cells (D, B, H).
@@ -249,7 +251,7 @@ def _added(b: Array | None) -> Array | None:
 
 
 def reverse_sequence(
-    input: Array, sequence_lens: Array, /, *, batch_axis: int = 1, time_axis: int = 0
+    input: Array, sequence_lens: Array, /, *, batch_axis: Flag = 1, time_axis: Flag = 0
 ) -> Array:
     """The first sequence_lens[i] elements of sample i along ``time_axis`` in reverse, the others
     in place; the two axes are 0 and 1."""

@@ -16,143 +16,149 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fhe_ops_std._domains import Flag
+
 Array = NDArray[Any]
 Axes = tuple[int, ...] | None
 
 
-def reduce_sum_1(data: Array, /, *, axes: Sequence[int] | None = None, keepdims: int = 1) -> Array:
+def reduce_sum_1(data: Array, /, *, axes: Sequence[int] | None = None, keepdims: Flag = 1) -> Array:
     """ONNX ReduceSum-1 to -11: sum(x), over the attribute ``axes``."""
     return _sum(data, _attribute(axes), bool(keepdims))
 
 
 def reduce_sum_13(
-    data: Array, /, axes: Array | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+    data: Array, /, axes: Array | None = None, *, keepdims: Flag = 1, noop_with_empty_axes: Flag = 0
 ) -> Array:
     """ONNX ReduceSum-13: sum(x), over the input ``axes``."""
     return _sum(data, _input(axes, noop_with_empty_axes), bool(keepdims))
 
 
-def reduce_mean_1(data: Array, /, *, axes: Sequence[int] | None = None, keepdims: int = 1) -> Array:
+def reduce_mean_1(
+    data: Array, /, *, axes: Sequence[int] | None = None, keepdims: Flag = 1
+) -> Array:
     """ONNX ReduceMean-1 to -13: the mean (integers: truncated), over the attribute ``axes``."""
     return _mean(data, _attribute(axes), bool(keepdims))
 
 
 def reduce_mean_18(
-    data: Array, /, axes: Array | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+    data: Array, /, axes: Array | None = None, *, keepdims: Flag = 1, noop_with_empty_axes: Flag = 0
 ) -> Array:
     """ONNX ReduceMean-18: the mean (integers: truncated), over the input ``axes``."""
     return _mean(data, _input(axes, noop_with_empty_axes), bool(keepdims))
 
 
-def reduce_max_1(data: Array, /, *, axes: Sequence[int] | None = None, keepdims: int = 1) -> Array:
+def reduce_max_1(data: Array, /, *, axes: Sequence[int] | None = None, keepdims: Flag = 1) -> Array:
     """ONNX ReduceMax-1 to -13: max(x), over the attribute ``axes``."""
     return _max(data, _attribute(axes), bool(keepdims))
 
 
 def reduce_max_18(
-    data: Array, /, axes: Array | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+    data: Array, /, axes: Array | None = None, *, keepdims: Flag = 1, noop_with_empty_axes: Flag = 0
 ) -> Array:
     """ONNX ReduceMax-20: max(x), over the input ``axes``."""
     return _max(data, _input(axes, noop_with_empty_axes), bool(keepdims))
 
 
-def reduce_min_1(data: Array, /, *, axes: Sequence[int] | None = None, keepdims: int = 1) -> Array:
+def reduce_min_1(data: Array, /, *, axes: Sequence[int] | None = None, keepdims: Flag = 1) -> Array:
     """ONNX ReduceMin-1 to -13: min(x), over the attribute ``axes``."""
     return _min(data, _attribute(axes), bool(keepdims))
 
 
 def reduce_min_18(
-    data: Array, /, axes: Array | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+    data: Array, /, axes: Array | None = None, *, keepdims: Flag = 1, noop_with_empty_axes: Flag = 0
 ) -> Array:
     """ONNX ReduceMin-20: min(x), over the input ``axes``."""
     return _min(data, _input(axes, noop_with_empty_axes), bool(keepdims))
 
 
-def reduce_prod_1(data: Array, /, *, axes: Sequence[int] | None = None, keepdims: int = 1) -> Array:
+def reduce_prod_1(
+    data: Array, /, *, axes: Sequence[int] | None = None, keepdims: Flag = 1
+) -> Array:
     """ONNX ReduceProd-1 to -13: the product, over the attribute ``axes``."""
     return _prod(data, _attribute(axes), bool(keepdims))
 
 
 def reduce_prod_18(
-    data: Array, /, axes: Array | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+    data: Array, /, axes: Array | None = None, *, keepdims: Flag = 1, noop_with_empty_axes: Flag = 0
 ) -> Array:
     """ONNX ReduceProd-18: the product, over the input ``axes``."""
     return _prod(data, _input(axes, noop_with_empty_axes), bool(keepdims))
 
 
-def reduce_l1_1(data: Array, /, *, axes: Sequence[int] | None = None, keepdims: int = 1) -> Array:
+def reduce_l1_1(data: Array, /, *, axes: Sequence[int] | None = None, keepdims: Flag = 1) -> Array:
     """ONNX ReduceL1-1 to -13: sum(|x|), over the attribute ``axes``."""
     return _l1(data, _attribute(axes), bool(keepdims))
 
 
 def reduce_l1_18(
-    data: Array, /, axes: Array | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+    data: Array, /, axes: Array | None = None, *, keepdims: Flag = 1, noop_with_empty_axes: Flag = 0
 ) -> Array:
     """ONNX ReduceL1-18: sum(|x|), over the input ``axes``."""
     return _l1(data, _input(axes, noop_with_empty_axes), bool(keepdims))
 
 
-def reduce_l2_1(data: Array, /, *, axes: Sequence[int] | None = None, keepdims: int = 1) -> Array:
+def reduce_l2_1(data: Array, /, *, axes: Sequence[int] | None = None, keepdims: Flag = 1) -> Array:
     """ONNX ReduceL2-1 to -13: sqrt(sum(x²)), over the attribute ``axes``."""
     return _l2(data, _attribute(axes), bool(keepdims))
 
 
 def reduce_l2_18(
-    data: Array, /, axes: Array | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+    data: Array, /, axes: Array | None = None, *, keepdims: Flag = 1, noop_with_empty_axes: Flag = 0
 ) -> Array:
     """ONNX ReduceL2-18: sqrt(sum(x²)), over the input ``axes``."""
     return _l2(data, _input(axes, noop_with_empty_axes), bool(keepdims))
 
 
 def reduce_sum_square_1(
-    data: Array, /, *, axes: Sequence[int] | None = None, keepdims: int = 1
+    data: Array, /, *, axes: Sequence[int] | None = None, keepdims: Flag = 1
 ) -> Array:
     """ONNX ReduceSumSquare-1 to -13: sum(x²), over the attribute ``axes``."""
     return _sum_square(data, _attribute(axes), bool(keepdims))
 
 
 def reduce_sum_square_18(
-    data: Array, /, axes: Array | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+    data: Array, /, axes: Array | None = None, *, keepdims: Flag = 1, noop_with_empty_axes: Flag = 0
 ) -> Array:
     """ONNX ReduceSumSquare-18: sum(x²), over the input ``axes``."""
     return _sum_square(data, _input(axes, noop_with_empty_axes), bool(keepdims))
 
 
 def reduce_log_sum_1(
-    data: Array, /, *, axes: Sequence[int] | None = None, keepdims: int = 1
+    data: Array, /, *, axes: Sequence[int] | None = None, keepdims: Flag = 1
 ) -> Array:
     """ONNX ReduceLogSum-1 to -13: log(sum(x)), over the attribute ``axes``."""
     return _log_sum(data, _attribute(axes), bool(keepdims))
 
 
 def reduce_log_sum_18(
-    data: Array, /, axes: Array | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+    data: Array, /, axes: Array | None = None, *, keepdims: Flag = 1, noop_with_empty_axes: Flag = 0
 ) -> Array:
     """ONNX ReduceLogSum-28: log(sum(x)), over the input ``axes``."""
     return _log_sum(data, _input(axes, noop_with_empty_axes), bool(keepdims))
 
 
 def reduce_log_sum_exp_1(
-    data: Array, /, *, axes: Sequence[int] | None = None, keepdims: int = 1
+    data: Array, /, *, axes: Sequence[int] | None = None, keepdims: Flag = 1
 ) -> Array:
     """ONNX ReduceLogSumExp-1 to -13: log(sum(exp(x))), over the attribute ``axes``."""
     return _log_sum_exp(data, _attribute(axes), bool(keepdims))
 
 
 def reduce_log_sum_exp_18(
-    data: Array, /, axes: Array | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+    data: Array, /, axes: Array | None = None, *, keepdims: Flag = 1, noop_with_empty_axes: Flag = 0
 ) -> Array:
     """ONNX ReduceLogSumExp-28: log(sum(exp(x))), over the input ``axes``."""
     return _log_sum_exp(data, _input(axes, noop_with_empty_axes), bool(keepdims))
 
 
-def arg_max_1(data: Array, /, *, axis: int = 0, keepdims: int = 1) -> Array:
+def arg_max_1(data: Array, /, *, axis: int = 0, keepdims: Flag = 1) -> Array:
     """ONNX ArgMax-1 and -11: the index (int64) of the first maximum along ``axis``."""
     return np.argmax(data, axis=axis, keepdims=bool(keepdims))
 
 
 def arg_max_12(
-    data: Array, /, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0
+    data: Array, /, *, axis: int = 0, keepdims: Flag = 1, select_last_index: Flag = 0
 ) -> Array:
     """ONNX ArgMax-13: the index (int64) of the first, or last, maximum along ``axis``."""
     if not select_last_index:
@@ -161,13 +167,13 @@ def arg_max_12(
     return data.shape[axis] - 1 - from_the_end
 
 
-def arg_min_1(data: Array, /, *, axis: int = 0, keepdims: int = 1) -> Array:
+def arg_min_1(data: Array, /, *, axis: int = 0, keepdims: Flag = 1) -> Array:
     """ONNX ArgMin-1 and -11: the index (int64) of the first minimum along ``axis``."""
     return np.argmin(data, axis=axis, keepdims=bool(keepdims))
 
 
 def arg_min_12(
-    data: Array, /, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0
+    data: Array, /, *, axis: int = 0, keepdims: Flag = 1, select_last_index: Flag = 0
 ) -> Array:
     """ONNX ArgMin-13: the index (int64) of the first, or last, minimum along ``axis``."""
     if not select_last_index:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ def roi_align_16(
     /,
     *,
     coordinate_transformation_mode: str = "half_pixel",
-    mode: str = "avg",
+    mode: Literal["avg", "max"] = "avg",
     output_height: int = 1,
     output_width: int = 1,
     sampling_ratio: int = 0,
@@ -67,7 +67,7 @@ def roi_align_10(
     batch_indices: Array,
     /,
     *,
-    mode: str = "avg",
+    mode: Literal["avg", "max"] = "avg",
     output_height: int = 1,
     output_width: int = 1,
     sampling_ratio: int = 0,

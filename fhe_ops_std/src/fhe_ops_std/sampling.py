@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fhe_ops_std._domains import Flag
 
 from ._precision import precise, rounded
 from ._sampling import Taps, cubic, sampled
@@ -23,9 +25,9 @@ def grid_sample_16(
     grid: Array,
     /,
     *,
-    align_corners: int = 0,
+    align_corners: Flag = 0,
     mode: str = "bilinear",
-    padding_mode: str = "zeros",
+    padding_mode: Literal["zeros", "border", "reflection"] = "zeros",
 ) -> Array:
     """GridSample-20 with other names of the modes: "nearest", "bilinear" and "bicubic"."""
     return grid_sample_20(
@@ -42,9 +44,9 @@ def grid_sample_20(
     grid: Array,
     /,
     *,
-    align_corners: int = 0,
+    align_corners: Flag = 0,
     mode: str = "linear",
-    padding_mode: str = "zeros",
+    padding_mode: Literal["zeros", "border", "reflection"] = "zeros",
 ) -> Array:
     """x: (N, C, ...) at the places of grid: (N, ..., axes), the last axis of x first: (N, C, ...).
 
@@ -130,7 +132,7 @@ _TAPS: dict[str, Callable[[Array], tuple[Array, Array]]] = {
 # --- AffineGrid ---
 
 
-def affine_grid(theta: Array, size: Array, /, *, align_corners: int = 0) -> Array:
+def affine_grid(theta: Array, size: Array, /, *, align_corners: Flag = 0) -> Array:
     """The grid that samples an image of ``size``: (N, C, ...) moved by theta: (N, axes, axes + 1).
 
     Each place of the output, from -1 to 1 on every axis and the last axis first, times theta.

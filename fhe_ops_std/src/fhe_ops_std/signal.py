@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fhe_ops_std._domains import Flag
+
 from ._precision import precise, rounded
 from ._types import dtype_numbered
 
@@ -26,8 +28,8 @@ def dft_17(
     dft_length: Array | None = None,
     *,
     axis: int = 1,
-    inverse: int = 0,
-    onesided: int = 0,
+    inverse: Flag = 0,
+    onesided: Flag = 0,
 ) -> Array:
     """ONNX DFT-17: the discrete Fourier transform along ``axis``.
 
@@ -61,8 +63,8 @@ def dft_20(
     dft_length: Array | None = None,
     axis: Array | None = None,
     *,
-    inverse: int = 0,
-    onesided: int = 0,
+    inverse: Flag = 0,
+    onesided: Flag = 0,
 ) -> Array:
     """ONNX DFT-20: `dft_17`, the axis being an input, -2 by default."""
     along = -2 if axis is None else int(axis.item())
@@ -76,7 +78,7 @@ def stft(
     window: Array | None = None,
     frame_length: Array | None = None,
     *,
-    onesided: int = 1,
+    onesided: Flag = 1,
 ) -> Array:
     """ONNX STFT-17: the Fourier transform of each frame of a signal.
 
@@ -130,7 +132,7 @@ def _parts(values: Array, dtype: np.dtype[Any]) -> Array:
 # --- windows ---
 
 
-def hann_window(size: Array, /, *, output_datatype: int = 1, periodic: int = 1) -> Array:
+def hann_window(size: Array, /, *, output_datatype: int = 1, periodic: Flag = 1) -> Array:
     """ONNX HannWindow-17: 1/2 - 1/2 cos(2 pi i / n) for i < size.
 
     n is the size, or size - 1 for a symmetric window, which ``periodic`` 0 asks for.
@@ -138,12 +140,12 @@ def hann_window(size: Array, /, *, output_datatype: int = 1, periodic: int = 1) 
     return _cosines(size, output_datatype, periodic, 0.5, 0.5)
 
 
-def hamming_window(size: Array, /, *, output_datatype: int = 1, periodic: int = 1) -> Array:
+def hamming_window(size: Array, /, *, output_datatype: int = 1, periodic: Flag = 1) -> Array:
     """ONNX HammingWindow-17: 25/46 - 21/46 cos(2 pi i / n) for i < size; n as in `hann_window`."""
     return _cosines(size, output_datatype, periodic, 25 / 46, 21 / 46)
 
 
-def blackman_window(size: Array, /, *, output_datatype: int = 1, periodic: int = 1) -> Array:
+def blackman_window(size: Array, /, *, output_datatype: int = 1, periodic: Flag = 1) -> Array:
     """ONNX BlackmanWindow-17: 0.42 - 0.5 cos(2 pi i / n) + 0.08 cos(4 pi i / n) for i < size; n as
     in `hann_window`."""
     return _cosines(size, output_datatype, periodic, 0.42, 0.5, 0.08)

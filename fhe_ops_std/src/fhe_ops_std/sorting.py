@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fhe_ops_std._domains import Flag
+
 from ._precision import precise
 from .layout import ints
 
@@ -26,7 +28,7 @@ def top_k_10(x: Array, k: Array, /, *, axis: int = -1) -> tuple[Array, Array]:
 
 
 def top_k_11(
-    x: Array, k: Array, /, *, axis: int = -1, largest: int = 1, sorted: int = 1
+    x: Array, k: Array, /, *, axis: int = -1, largest: Flag = 1, sorted: Flag = 1
 ) -> tuple[Array, Array]:
     """ONNX TopK-24: `top_k_10`, or the smallest elements in ascending order.
 
@@ -52,7 +54,7 @@ def _top(x: Array, k: int, axis: int, largest: int) -> tuple[Array, Array]:
 
 
 def unique(
-    x: Array, /, *, axis: int | None = None, sorted: int = 1
+    x: Array, /, *, axis: int | None = None, sorted: Flag = 1
 ) -> tuple[Array, Array, Array, Array]:
     """ONNX Unique-28: the distinct elements of x, or the distinct slices along ``axis``.
 

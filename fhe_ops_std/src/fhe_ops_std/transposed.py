@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fhe_ops_std._domains import AutoPad
+
 from ._kernels import require_fit
 from ._precision import precise, rounded
 from ._windows import Window, windows
@@ -30,7 +32,7 @@ def conv_transpose(
     /,
     b: Array | None = None,
     *,
-    auto_pad: str = "NOTSET",
+    auto_pad: AutoPad = "NOTSET",
     dilations: Sequence[int] | None = None,
     group: int = 1,
     kernel_shape: Sequence[int] | None = None,

@@ -267,6 +267,13 @@ def _attribute_misfits(node: Node, signature: OpSignature) -> Iterator[_Misfit]:
                 f"{_kind(value)} {_shown(value)}",
                 "correct the attribute",
             )
+        elif wrong := _outside(value, signature.choices.get(name)):
+            yield (
+                f"the attribute {name!r} has a value that it cannot have",
+                " or ".join(repr(choice) for choice in signature.choices[name]),
+                ", ".join(map(_shown, wrong)),
+                "correct the attribute, or export the model again",
+            )
     for name, default in known.items():
         if default is REQUIRED and name not in node.attributes:
             yield (
@@ -291,6 +298,16 @@ def _fits(value: Any, default: Any) -> bool:
     return next(
         (isinstance(value, taken) for _, types, taken in _KINDS if isinstance(default, types)), True
     )
+
+
+def _outside(value: Any, choices: tuple[Any, ...] | None) -> list[Any]:
+    """The value, or the elements of a list, that are none of the choices."""
+    if choices is None:
+        return []
+    items = value if isinstance(value, tuple) else (value,)
+    return [
+        item for item in items if not isinstance(item, int | float | str) or item not in choices
+    ]
 
 
 def _kind(value: Any) -> str:

@@ -6,6 +6,9 @@ variadic inputs are ``*inputs``. Said once there, everything else is derived::
     def conv(X, W, /, B=None, *, auto_pad="NOTSET", group=1): ...
     def concat(*inputs, axis): ...
 
+An attribute's annotation may say which values it can have: ``Literal["NOTSET", "VALID"]``, or ``bool`` for
+0 and 1, or a list of these. A node with another value is refused, before it runs.
+
 A function whose results depend on which outputs its node has takes one more parameter after ``*``,
 of any name, with the default `OUTPUTS_WANTED`; it is no attribute.
 """
@@ -19,6 +22,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fhe_core.errors import SignatureError
+from fhe_core.registry.domains import allowed_values
 
 
 class Required:
@@ -62,6 +66,8 @@ class OpSignature:
         variadic: name of the ``*inputs``, or None.
         attributes: attribute name to default, `REQUIRED` where there is none. Read-only.
         outputs_wanted: name of the parameter that is told which outputs the node has, or None.
+        choices: attribute name to all values that it, or each of its elements, can have; those of which
+            nothing is said are not in it. Read-only.
     """
 
     inputs: tuple[str, ...] = ()
@@ -70,14 +76,17 @@ class OpSignature:
     # Defaults may be lists, which have no hash.
     attributes: Mapping[str, Any] = field(default_factory=dict, hash=False)
     outputs_wanted: str | None = None
+    choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attributes", MappingProxyType(dict(self.attributes)))
+        object.__setattr__(self, "choices", MappingProxyType(dict(self.choices)))
 
     def __reduce__(self) -> tuple[object, ...]:
         # A mappingproxy cannot be pickled.
         before = (self.inputs, self.optional_inputs, self.variadic)
-        return OpSignature, (*before, dict(self.attributes), self.outputs_wanted)
+        after = (self.outputs_wanted, dict(self.choices))
+        return OpSignature, (*before, dict(self.attributes), *after)
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -113,7 +122,7 @@ class OpSignature:
                 f"{function_name(fn)} has no signature that Python can read",
                 fix="wrap it in a function that names its inputs, such as `def tanh(x, /): ...`",
             ) from None
-        inputs, optional, attributes = [], [], {}
+        inputs, optional, attributes, choices = [], [], {}, {}
         variadic = outputs_wanted = None
         for parameter in parameters:
             _check_convention(fn, parameter)
@@ -128,7 +137,10 @@ class OpSignature:
             else:
                 missing = parameter.default is parameter.empty
                 attributes[parameter.name] = REQUIRED if missing else parameter.default
-        return cls(tuple(inputs), tuple(optional), variadic, attributes, outputs_wanted)
+                allowed = allowed_values(fn, parameter.annotation)
+                if allowed is not None:
+                    choices[parameter.name] = allowed
+        return cls(tuple(inputs), tuple(optional), variadic, attributes, outputs_wanted, choices)
 
 
 def function_name(fn: object) -> str:
