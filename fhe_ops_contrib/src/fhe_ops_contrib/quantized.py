@@ -24,6 +24,12 @@ class QuantizedBinarizer(QuantizedOp):
 
     _impl_for_op_named = "Binarizer"
 
+    def reads_exactly(self, index: int) -> bool:
+        return True
+
+    def told_apart(self, index: int) -> Any:
+        return self.attrs["threshold"]
+
 
 class QuantizedImputer(QuantizedOp):
     """Imputer: a table look-up, or a step before encryption."""

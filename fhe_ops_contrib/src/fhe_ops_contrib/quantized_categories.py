@@ -19,6 +19,9 @@ class OfNumbers(QuantizedOp):
     def can_fuse(self) -> bool:
         return True
 
+    def reads_exactly(self, index: int) -> bool:
+        return True
+
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         (x,) = q_inputs
         return self.quantized(self.mapped(_exact(x.values), **attrs))
@@ -33,11 +36,17 @@ class QuantizedLabelEncoder(OfNumbers):
 
     _impl_for_op_named = "LabelEncoder"
 
+    def told_apart(self, index: int) -> Any:
+        return _numbers(self.attrs, "keys_floats", "keys_int64s", "keys_tensor")
+
 
 class QuantizedCategoryMapper(OfNumbers):
     """CategoryMapper of numbers, likewise."""
 
     _impl_for_op_named = "CategoryMapper"
+
+    def told_apart(self, index: int) -> Any:
+        return _numbers(self.attrs, "cats_int64s")
 
 
 class QuantizedOneHotEncoder(OfNumbers):
@@ -49,10 +58,22 @@ class QuantizedOneHotEncoder(OfNumbers):
 
     _impl_for_op_named = "OneHotEncoder"
 
+    def told_apart(self, index: int) -> Any:
+        return _numbers(self.attrs, "cats_int64s")
+
     def mapped(self, x: Any, **attrs: Any) -> Any:
         cats = categories.categories(x, attrs["cats_int64s"], attrs["cats_strings"])
         # Step by step, not as one call: it adds a dimension, which look-ups are moved around.
         return categories.one_hot(x, cats)
+
+
+def _numbers(attributes: dict[str, Any], *names: str) -> Any:
+    """The first of some attributes that holds numbers, the finite ones; None where none does."""
+    for name in names:
+        given = np.asarray(attributes.get(name, ()))
+        if given.size and given.dtype.kind in "fiu":
+            return given[np.isfinite(given)]
+    return None
 
 
 def _exact(values: Any) -> Any:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -108,6 +108,7 @@ def _interface(module: QuantizedModule, arrays: Arrays) -> dict[str, Any]:
                 "dtype": info.dtype.name if info.dtype is not None else None,
                 "shape": list(info.shape) if info.shape is not None else None,
                 "range": list(module.input_ranges.get(info.name, ())) or None,
+                "exact": np.flatnonzero(module.exact.get(info.name, ())).tolist(),
                 "missing": info.name in module.missing,
             }
             for info in module.input_infos
@@ -166,6 +167,11 @@ class _Interface:
             for row in document["inputs"]
             if row["range"]
         }
+        self.exact = {
+            row["name"]: _mask(row["exact"], row["shape"][1:])
+            for row in document["inputs"]
+            if row.get("exact")
+        }
         self.missing = frozenset(row["name"] for row in document["inputs"] if row["missing"])
         self.output_names = tuple(document["output_names"])
         self.encoder: HostProgram = host_from_document(document["encoder"], arrays)
@@ -177,6 +183,13 @@ class _Interface:
             (shape_from_document(row["shape"]), unpack(row["offset"], arrays))
             for row in document["decrypted"]
         ]
+
+
+def _mask(places: Sequence[int], shape: Sequence[int]) -> Any:
+    """The elements of a sample of ``shape`` that are at ``places``, as booleans."""
+    mask = np.zeros(shape, bool)
+    mask.reshape(-1)[places] = True
+    return mask
 
 
 @contextmanager
@@ -217,6 +230,7 @@ def load(path: str | os.PathLike[str]) -> QuantizedModule:
             plan=Plan.from_json(files["plan.json"]),
             fusion=list(map(_fusion_row, document["fusion"])),
             input_ranges=interface.ranges,
+            exact=interface.exact,
             missing=interface.missing,
             packs=manifest.get("packs", {}),
             passes=manifest.get("passes", ()),
@@ -364,6 +378,7 @@ class Client:
             interface.encoder,
             [name for name, _ in interface.encrypted],
             gather(interface.infos, arrays, named),
+            exact=interface.exact,
             missing=interface.missing,
             out_of_range=out_of_range,
         )

@@ -42,6 +42,7 @@ _OWN: dict[str, Callable[..., Any]] = {
     "pad": layout.padded,
     "resized": resized,
     "select": layout.select,
+    "rows": layout.rows,
     "take": layout.gather,
     "maps": layout.maps,
 }

@@ -234,9 +234,18 @@ def select(indices: Any, values: Any) -> Any:
 
     Of what lies beyond, where a table is filled with more levels than there are values, the nearest.
     """
+    indices = np.asarray(indices).astype(np.intp)
     if np.ndim(values) == 1:
         return np.take(values, indices, mode="clip")
     return values[np.clip(indices, 0, len(values) - 1), np.arange(np.shape(values)[1])]
+
+
+def rows(values: Any, places: Any) -> Any:
+    """values[places] of (n, ...) real values; negative places count from the end; NaN of those beyond."""
+    whole = np.rint(places).astype(np.int64)
+    inside = (whole >= -len(values)) & (whole < len(values))
+    found = np.take(values, np.where(whole < 0, whole + len(values), whole), axis=0, mode="clip")
+    return np.where(np.reshape(inside, (*inside.shape, *[1] * (values.ndim - 1))), found, np.nan)
 
 
 def gather(x: Any, indices: Any, axis: int) -> Any:

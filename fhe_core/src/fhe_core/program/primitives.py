@@ -14,6 +14,7 @@ import numpy as np
 from fhe_core.errors import CompilationError
 from fhe_core.program.layout import expand_dims, pad, select
 from fhe_core.program.layout import maps as as_maps
+from fhe_core.program.layout import rows as rows_at
 from fhe_core.program.nodes import BATCH, Node, current_origin
 from fhe_core.program.rules import convolve
 from fhe_core.program.tensor import Tensor, call, node, node_of, refused
@@ -29,6 +30,7 @@ __all__ = [
     "minimum",
     "multiply",
     "relu",
+    "rows",
     "windows",
 ]
 
@@ -55,6 +57,17 @@ def entries(values: Any, places: Any) -> Any:
         places: integers from 0 to n - 1; (N, columns) where ``values`` have columns.
     """
     return call(select, places, values) if isinstance(places, Tensor) else select(places, values)
+
+
+def rows(values: Any, places: Any) -> Any:
+    """values[places], whole rows by integers, as of an embedding: what the client computes before it encrypts.
+
+    Args:
+        values: (n, ...) real constants.
+        places: whole numbers, negative ones from the end. Those beyond give NaN, which is refused
+            before anything is encrypted.
+    """
+    return call(rows_at, values, places) if isinstance(places, Tensor) else rows_at(values, places)
 
 
 def exact(x: Any, *, low: Any = None, high: Any = None) -> Any:

@@ -175,6 +175,7 @@ class TensorStats:
         mean: for each element, shape of one sample (float64).
         sample: seeded values, at most 2^15.
         dtype: element type in the float model.
+        covered: a range that is to be represented, whatever calibration saw; None for no such.
     """
 
     minimum: float
@@ -182,6 +183,7 @@ class TensorStats:
     mean: Array
     sample: Array
     dtype: np.dtype[Any] | None = None
+    covered: tuple[float, float] | None = None
 
     @property
     def is_whole(self) -> bool:

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import numpy as np
@@ -134,6 +135,7 @@ class QuantizedModule:
         plan: every parameter.
         fusion: what became of each op.
         input_ranges: calibrated (low, high) of each input; beyond them inputs saturate.
+        exact: by input, which elements of a sample the client reads exactly: no range confines them.
         missing: the inputs that may hold NaN, because their calibration data did: the model replaces it.
         packs: name and version of the packs that supplied ops or passes.
         passes: the graph passes that changed the model, each "pack.name", in the order in which they ran.
@@ -158,6 +160,7 @@ class QuantizedModule:
         plan: Plan,
         fusion: Sequence[FusionRow],
         input_ranges: Mapping[str, tuple[float, float]],
+        exact: Mapping[str, Array] | None = None,
         missing: Iterable[str] = (),
         packs: Mapping[str, str],
         passes: Sequence[str] = (),
@@ -175,6 +178,7 @@ class QuantizedModule:
         self.plan = plan
         self.fusion = tuple(fusion)
         self.input_ranges = dict(input_ranges)
+        self.exact = dict(exact or {})
         self.missing = frozenset(missing)
         self.packs = dict(packs)
         self.passes = tuple(passes)
@@ -270,6 +274,7 @@ class QuantizedModule:
             self.encoder,
             self.encoder_names,
             gather(self.input_infos, arrays, named),
+            exact=self.exact,
             missing=self.missing,
             out_of_range=out_of_range,
         )
@@ -317,12 +322,14 @@ def encode(
     names: Sequence[str],
     feeds: Mapping[str, Any],
     *,
+    exact: Mapping[str, Array] = MappingProxyType({}),
     missing: Container[str] = (),
     out_of_range: str,
 ) -> dict[str, Array]:
     """Checked inputs as integers. Shared by the module and by a client that has nothing else.
 
     Args:
+        exact: by input, the elements of a sample that no range confines.
         missing: the inputs that may hold NaN, as long as none of it would be encrypted.
 
     Raises:
@@ -343,11 +350,18 @@ def encode(
     for name, array in arrays.items():
         if name not in missing and np.isnan(array).any():
             raise _not_finite(name, array)
-        arrays[name] = _saturated(name, array, ranges.get(name), out_of_range)
+        arrays[name] = _saturated(name, array, ranges.get(name), exact.get(name), out_of_range)
 
     def refuse_nan() -> NoReturn:
-        name = next(name for name, array in arrays.items() if np.isnan(array).any())
-        raise _not_finite(name, arrays[name])
+        for name, array in arrays.items():
+            if np.isnan(array).any():
+                raise _not_finite(name, array)
+        raise InputError(
+            f"the model makes NaN of the input {', '.join(map(repr, arrays))}",
+            expected="values for which its first functions, which run before encryption, are defined",
+            got="such as an index beyond its table, or the logarithm of a negative number",
+            fix="correct or drop those samples",
+        )
 
     results = encoder(arrays, next(iter(sizes.values())), refuse_nan=refuse_nan)
     return dict(zip(names, results, strict=True))
@@ -363,24 +377,34 @@ def _not_finite(name: str, array: Array) -> InputError:
 
 
 def _saturated(
-    name: str, array: Array, limits: tuple[float, float] | None, out_of_range: str
+    name: str,
+    array: Array,
+    limits: tuple[float, float] | None,
+    exact: Array | None,
+    out_of_range: str,
 ) -> Array:
-    """``array`` clipped to the calibrated range: functions before the encryption may end where it does."""
-    known = array[~np.isnan(array)]
-    if not known.size:
-        return array
-    least, most = float(known.min()), float(known.max())
-    if not (np.isfinite(least) and np.isfinite(most)):
+    """``array`` clipped to the calibrated range: functions before the encryption may end where it does.
+
+    Args:
+        exact: the elements of a sample that are not.
+    """
+    if not np.isfinite(array[~np.isnan(array)]).all():
         raise _not_finite(name, array)
-    if limits is None or (least >= limits[0] and most <= limits[1]):
+    if limits is None:
         return array
-    outside = float(np.mean((array < limits[0]) | (array > limits[1])))
+    with np.errstate(invalid="ignore"):
+        beyond = (array < limits[0]) | (array > limits[1])
+    if exact is not None:
+        beyond &= ~exact
+    if not beyond.any():
+        return array
+    outside = float(np.mean(beyond))
     share = f"{outside:.2%}" if outside >= 1e-4 else f"{outside:.1e} of all values"
     if out_of_range == "raise":
         raise InputError(
             f"{share} of the input {name!r} lie beyond its calibrated range",
             expected=f"values from {limits[0]:g} to {limits[1]:g}",
-            got=f"values from {least:g} to {most:g}",
+            got=f"values from {array[beyond].min():g} to {array[beyond].max():g}",
             fix="calibrate with data like this, or use out_of_range='saturate'",
         )
     warnings.warn(
@@ -389,7 +413,7 @@ def _saturated(
         UserWarning,
         stacklevel=4,
     )
-    return np.clip(array, *limits).astype(array.dtype)
+    return np.where(beyond, np.clip(array, *limits), array).astype(array.dtype)
 
 
 def decode(decoder: HostProgram, outputs: Sequence[Array]) -> Any:

@@ -207,6 +207,22 @@ class QuantizedOp:
         """
         return None
 
+    def reads_exactly(self, index: int) -> bool:
+        """Whether this node compares an input with others, or looks it up, and never measures it.
+
+        Of numbers such as categories: one beyond the calibrated range is not the nearest one within. Where
+        the client computes this op, before it encrypts, that input is not confined to its range.
+        """
+        return False
+
+    def told_apart(self, index: int) -> Any:
+        """Values of an input that is read exactly of which this node makes different things: an array, or None.
+
+        Such as the categories of an encoder, or the constants of a comparison. Those that calibration did not
+        see are tried on the client's part of the model, so that the plan has room for what becomes of them.
+        """
+        return None
+
     # -- fusion
 
     def can_fuse(self) -> bool:

@@ -211,6 +211,8 @@ def _wanted(
     if outer or _has_step_of_whole_numbers(stats, bits):
         return stats.minimum, stats.maximum, bits
     low, high = RANGES[settings.ranges](stats.sample, bits)
+    if stats.covered is not None:
+        low, high = min(low, stats.covered[0]), max(high, stats.covered[1])
     return low, high, bits
 
 

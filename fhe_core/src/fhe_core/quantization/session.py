@@ -35,6 +35,7 @@ from fhe_core.quantization.calibration import (
     static_batch,
 )
 from fhe_core.quantization.evidence import Evidence
+from fhe_core.quantization.exact_inputs import exact_elements, that_run, unseen, with_room
 from fhe_core.quantization.extremes import Extremes
 from fhe_core.quantization.fusion import fusion_table
 from fhe_core.quantization.module import QuantizedModule
@@ -113,6 +114,12 @@ class Session:
         self.stats: dict[str, TensorStats] = calibrate(
             self.net, self.data, self.placement.tensors(), seed=self.seed, advance=advance
         )
+        self.exact = exact_elements(self.placement, self.net.steps, static_batch(self.graph))
+        self._unseen = unseen(self.data, self.exact, self.seed)
+        if self._unseen is not None:
+            self._unseen = that_run(self._unseen, self.placement, self.net)
+        if self._unseen is not None:
+            self.stats = with_room(self.stats, self._unseen, self.placement, self.net)
         for placed in self.placement.ops:
             placed.op.input_types = tuple(
                 self.stats[name].dtype if name in self.stats else None
@@ -331,12 +338,14 @@ class Session:
         parts = list(self._batches(nodes))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _batches(self, nodes: Iterable[Node]) -> Iterator[dict[str, Array]]:
-        """The same in batches that fit into memory."""
+    def _batches(
+        self, nodes: Iterable[Node], data: Mapping[str, Array] | None = None
+    ) -> Iterator[dict[str, Array]]:
+        """The same in batches that fit into memory, or of other data."""
         nodes = list(nodes)
         inputs = [node for node in nodes if node.op == "input"]
         encoder = host.build([node.attributes["source"] for node in inputs], _name)
-        measured = self._measured_data()
+        measured = self._measured_data() if data is None else data
         count = len(next(iter(measured.values())))
         size = samples_at_a_time(nodes, _TOGETHER, _ELEMENTS)
         for start in range(0, count, size):
@@ -369,9 +378,10 @@ class Session:
         nodes = Program.of(recorded.integers).nodes
         shifts = _shifts(recorded, nodes, plan) if plan else {}
         found = {id(node): Extremes(node) for node in nodes}
-        for inputs in self._batches(nodes):
-            for node, values in recorded_tensors(recorded.integers, inputs, shifts):
-                found[id(node)].add(values)
+        for data in (None, self._unseen) if self._unseen is not None else (None,):
+            for inputs in self._batches(nodes, data):
+                for node, values in recorded_tensors(recorded.integers, inputs, shifts):
+                    found[id(node)].add(values)
         return found
 
     def measured_values(self, recorded: Recorded, wanted: Iterable[Node]) -> dict[int, Array]:
@@ -427,11 +437,8 @@ class Session:
             plan=plan,
             fusion=fusion_table(self.placement, recorded),
             missing=missing_values(self.data),
-            input_ranges={
-                name: (self.stats[name].minimum, self.stats[name].maximum)
-                for name in self.graph.input_names
-                if name in self.stats and name not in self.placement.encoded_by_ops
-            },
+            input_ranges=self._input_ranges(),
+            exact={name: elements.mask for name, elements in self.exact.items()},
             packs=self._packs(),
             passes=tuple(map(str, self.passes)),
             savings=savings,
@@ -442,6 +449,18 @@ class Session:
             ],
             evidence=Evidence(self.graph, self.whole.net, self.data, recorded),
         )
+
+    def _input_ranges(self) -> dict[str, tuple[float, float]]:
+        """The calibrated range of each input, the elements aside that are read exactly."""
+        found = {}
+        for name in self.graph.input_names:
+            if name in self.exact:
+                confined = self.data[name][:, ~self.exact[name].mask]
+                if confined.size:
+                    found[name] = (float(np.nanmin(confined)), float(np.nanmax(confined)))
+            elif name in self.stats:
+                found[name] = (self.stats[name].minimum, self.stats[name].maximum)
+        return found
 
     def _saved(self, whole: Program, plan: Plan) -> tuple[Program, tuple[Saving, ...]]:
         """The program without what need not be computed, and what that was, as the plan's settings allow."""

@@ -127,10 +127,29 @@ class Comparison(Conditional):
 
     shares_scale: ClassVar[bool] = True
 
+    def reads_exactly(self, index: int) -> bool:
+        return self.can_fuse() or bool(self.constant_inputs)
+
+    def told_apart(self, index: int) -> Any:
+        return self.constant(1 - index)
+
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         if self.can_fuse() or len(q_inputs) == 1:
             return super().q_impl(*q_inputs, **attrs)
         return self.quantized(self.call_impl(total(self, q_inputs, sign=-1), np.float64(0)))
+
+
+class Residue(Conditional):
+    """Fuses where everything that varies is computed from one integer tensor."""
+
+    def reads_exactly(self, index: int) -> bool:
+        # What lies beyond a range leaves another remainder than the range's end.
+        return self.can_fuse()
+
+    def told_apart(self, index: int) -> Any:
+        divisor = self.constant(1)
+        whole = divisor is not None and divisor.size and divisor.dtype.kind in "iu"
+        return np.arange(min(int(np.abs(divisor).max()), 256)) if whole else None
 
 
 class QuantizedMul(Conditional):
@@ -230,5 +249,6 @@ CLASSES: tuple[type[QuantizedOp], ...] = (
         named(name, Comparison)
         for name in ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
     ),
-    *(named(name, Conditional) for name in ("Pow", "PRelu", "Mod")),
+    *(named(name, Conditional) for name in ("Pow", "PRelu")),
+    named("Mod", Residue),
 )

@@ -28,6 +28,9 @@ class BitwiseOp(QuantizedOp):
     def can_fuse(self) -> bool:
         return len(self._int_input_names) == 1
 
+    def reads_exactly(self, index: int) -> bool:
+        return self.can_fuse()
+
     def call_impl(self, *inputs: Any, **attrs: Any) -> Any:
         function = partial(on_integers, self._function, self._types(inputs))
         if any(isinstance(x, Tensor) for x in inputs):

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fhe_core import QuantizedArray, QuantizedOp
+from fhe_core import CompilationError, QuantizedArray, QuantizedOp, Tensor, primitives
 from fhe_ops_std.quantized.arithmetic import at_scale, joint_scale
 
 
@@ -99,6 +99,67 @@ class QuantizedConcat(QuantizedOp):
         return self.quantized((joined.astype(np.float64) - zero_point) * scale)
 
 
+class QuantizedGather(LayoutOp):
+    """Gather by constant indices: a move. Constants by encrypted indices, as an embedding: before encryption,
+    or one look-up for each number of an entry."""
+
+    _impl_for_op_named = "Gather"
+    encryptable: ClassVar[tuple[int, ...]] = (0, 1)
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        if 0 in self.constant_inputs:
+            self.keeps_scale = False  # type: ignore[misc]
+
+    def can_fuse(self) -> bool:
+        return 0 in self.constant_inputs
+
+    def reads_exactly(self, index: int) -> bool:
+        return index == 1
+
+    def told_apart(self, index: int) -> Any:
+        data = self.constant(0)
+        return None if data is None else np.arange(len(data))
+
+    def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
+        if 0 not in self.constant_inputs:
+            if 1 not in self.constant_inputs and isinstance(q_inputs[1].values, Tensor):
+                raise CompilationError(
+                    "both the data and the indices are encrypted",
+                    where=self.where,
+                    expected="indices that are constants of the model, or constant data",
+                    got="an index that depends on the model's input, into data that do too",
+                    fix="compute the indices before encryption, or multiply the data by their one-hot form",
+                )
+            return super().q_impl(*q_inputs, **attrs)
+        data, (indices,) = np.asarray(self.constant(0)), q_inputs
+        axis = attrs["axis"] % data.ndim
+        if not isinstance(indices.values, Tensor):
+            return self.quantized(self._function(data, indices.values, axis=axis))
+        if axis and indices.shape:
+            raise CompilationError(
+                f"encrypted indices pick from axis {axis} of constant data",
+                where=self.where,
+                expected="axis 0, so that the batch stays in front",
+                got=f"axis {axis}",
+                fix="transpose the data, and gather along axis 0",
+            )
+        if indices.values.is_unencrypted:
+            return self.quantized(primitives.rows(data, indices.values))
+        return self.quantized(_entries(data, indices.values))
+
+
+def _entries(data: Any, places: Any) -> Any:
+    """data[places] where the integers ``places``, (N, ...), are encrypted: a look-up for each number."""
+    size = int(np.prod(data.shape[1:]))
+    spread = np.broadcast_to(np.expand_dims(places, -1), (*places.shape, size))
+    flat = np.reshape(spread, (places.shape[0], -1))
+    # Negative ones count from the end.
+    wrapped = np.where(flat < 0, flat + len(data), flat)
+    columns = np.tile(np.reshape(data, (len(data), size)), (1, flat.shape[1] // max(size, 1)))
+    return np.reshape(primitives.entries(columns, wrapped), (*places.shape, *data.shape[1:]))
+
+
 def layout(name: str) -> type[QuantizedOp]:
     """The quantized form of an op that moves elements."""
     return type(
@@ -116,13 +177,13 @@ CLASSES: tuple[type[QuantizedOp], ...] = (
     QuantizedShape,
     QuantizedPad,
     QuantizedConcat,
+    QuantizedGather,
     *(
         layout(name)
         for name in (
             "DepthToSpace",
             "Expand",
             "Flatten",
-            "Gather",
             "Reshape",
             "Slice",
             "SpaceToDepth",

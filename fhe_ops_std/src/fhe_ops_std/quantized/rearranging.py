@@ -201,6 +201,13 @@ class QuantizedOneHot(QuantizedOp):
     _impl_for_op_named = "OneHot"
     encryptable: ClassVar[tuple[int, ...]] = (0,)
 
+    def reads_exactly(self, index: int) -> bool:
+        return True
+
+    def told_apart(self, index: int) -> Any:
+        depth = self.constant(1)
+        return None if depth is None else np.arange(int(np.asarray(depth).item()))
+
     def can_fuse(self) -> bool:
         return False
 
