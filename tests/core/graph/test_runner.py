@@ -18,7 +18,14 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 import fhe_core
-from fhe_core import OUTPUTS_WANTED, InputError, ModelError, NumpyModule, UnsupportedOpError
+from fhe_core import (
+    OUTPUTS_WANTED,
+    InputError,
+    ModelError,
+    NumpyModule,
+    PackError,
+    UnsupportedOpError,
+)
 
 X = np.array([[1, -2], [3, 4]], np.float32)
 
@@ -308,18 +315,50 @@ def test_an_implementation_may_say_that_it_does_not_support_something(build: Any
 
 
 def test_too_few_outputs_are_an_error(build: Any) -> None:
-    with pytest.raises(InputError, match=r"node 'a'.*returned 1 outputs where the node has 2"):
+    with pytest.raises(PackError, match=r"node 'a'.*returned 1 outputs where the node has 2"):
         NumpyModule(build("a, y = Double(x)"))(X)
 
 
-def test_an_implementation_that_returns_nothing_is_an_error(build: Any, node: Any) -> None:
+@pytest.mark.parametrize(
+    ("result", "came"),
+    [
+        (None, "nothing"),
+        ([[1.0, 2.0]], "a list of list"),
+        ([1.0, 2.0], "a list of float"),
+        ({1.0, 2.0}, "a set"),
+        ((X for _ in range(1)), "a generator"),
+        (np.ma.masked_greater(X, 0), "a masked array"),
+        ((None, X), "nothing"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_what_is_no_result_is_blamed_on_the_op_that_returned_it(
+    build: Any, result: Any, came: str
+) -> None:
+    options = {"domain": "tests", "since_version": 1}
     with (
-        fhe_core.registered(
-            [("Nothing", lambda x, /: None, {"domain": "tests", "since_version": 1})]
-        ),
-        pytest.raises(InputError, match=r"node 'y'.*returned nothing"),
+        fhe_core.registered([("Odd", lambda x, /: result, options)]),
+        pytest.raises(PackError, match=rf"node 'a', op tests\.Odd.*returned {came} \(expected"),
     ):
-        NumpyModule(build("y = Nothing(x)"))(X)
+        NumpyModule(build("a = Odd(x)", "y = Double(a)"))(X)
+
+
+def test_a_list_where_several_outputs_are_due_is_told_to_be_a_tuple(build: Any) -> None:
+    options = {"domain": "tests", "since_version": 1}
+    with (
+        fhe_core.registered([("Odd", lambda x, /: [x, x], options)]),
+        pytest.raises(
+            PackError, match=r"returned a list \(expected: a tuple with an array for each"
+        ),
+    ):
+        NumpyModule(build("a, b = Odd(x)", "y = Double(a)"))(X)
+
+
+@pytest.mark.parametrize("result", [2.0, np.float32(2), [X, X], [{"a": 1.0}], [], {"a": 1.0}])
+def test_scalars_sequences_and_maps_are_results(build: Any, result: Any) -> None:
+    options = {"domain": "tests", "since_version": 1}
+    with fhe_core.registered([("Odd", lambda x, /: result, options)]):
+        assert type(NumpyModule(build("y = Odd(x)"))(X)) in (np.ndarray, list, dict)
 
 
 # --- any graph

@@ -10,8 +10,8 @@ import pytest
 from fhe_core.errors import CompilationError
 
 import fhe_core
-from fhe_core import QuantizedOp
-from tests.core.quantization.building import model, normal
+from fhe_core import QuantizedArray, QuantizedOp
+from tests.core.quantization.building import model, normal, relative_error
 
 DOMAIN = "newcomer"
 X = normal(200, 4)
@@ -91,3 +91,131 @@ def test_an_op_with_a_q_impl_is_not_told_to_have_one() -> None:
         assert "is not available on encrypted values" in caught.value.problem
         assert "use " in (caught.value.fix or "")
         assert "q_impl" not in str(caught.value)
+
+
+# -- several outputs
+
+TWO = model(
+    "p, q = newcomer.Both(x, y)\n r = Relu(q)\n t = MatMul(r, w)\n s = MatMul(p, w)\n z = Add(s, t)",
+    {"x": ("N", 4), "y": ("N", 4)},
+    "z",
+    {"w": normal(4, 2, seed=3)},
+    domains={DOMAIN: 1},
+)
+PAIR = normal(300, 4, seed=1), normal(300, 4, seed=2)
+
+
+def both(A: Any, B: Any, /) -> Any:
+    return A + B, 10 * (A - B)
+
+
+def with_outputs(returned: Callable[[QuantizedOp, Any, Any], Any]) -> type[QuantizedOp]:
+    """An op whose two outputs have ranges that differ by a factor of ten."""
+
+    def q_impl(self: Any, *q_inputs: Any, **attrs: Any) -> Any:
+        a, b = self._prepare_inputs_with_constants(
+            *q_inputs, calibrate=False, quantize_actual_values=True
+        )
+        za, zb, scale = a.quantizer.zero_point, b.quantizer.zero_point, a.quantizer.scale
+        total = ((a.qvalues + b.qvalues).astype(np.float64) - (za + zb)) * scale
+        difference = ((a.qvalues - b.qvalues).astype(np.float64) - (za - zb)) * scale * 10
+        return returned(self, total, difference)
+
+    body = {"_impl_for_op_named": "Both", "shares_scale": True, "q_impl": q_impl}
+    return type("QuantizedBoth", (QuantizedOp,), body)
+
+
+def seeds_constructor(self: Any, values: Any) -> QuantizedArray:
+    return QuantizedArray(
+        self.n_bits,
+        values,
+        value_is_float=True,
+        options=self.input_quant_opts,
+        stats=self.output_quant_stats,
+        params=self.output_quant_params,
+    )
+
+
+RETURNED: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "one call": lambda self, a, b: self.quantized((a, b)),
+    "a call for each": lambda self, a, b: (self.quantized(a), self.quantized(b)),
+    "the seeds' constructor": lambda self, a, b: (
+        seeds_constructor(self, a),
+        seeds_constructor(self, b),
+    ),
+    "the range alone": lambda self, a, b: tuple(
+        QuantizedArray(self.n_bits, x, stats=self.output_quant_stats) for x in (a, b)
+    ),
+    "parameters by index": lambda self, a, b: tuple(
+        QuantizedArray(self.n_bits, x, params=self.output_params(i)) for i, x in enumerate((a, b))
+    ),
+    "the first as integers": lambda self, a, b: (_asked(self.quantized(a)), self.quantized(b)),
+}
+
+
+def _asked(array: QuantizedArray) -> QuantizedArray:
+    assert array.qvalues is not None
+    return array
+
+
+@pytest.mark.parametrize("how", RETURNED)
+def test_each_output_gets_the_quantizer_that_was_planned_for_it(how: str) -> None:
+    with fhe_core.registered([("Both", both, OPTIONS)], [(with_outputs(RETURNED[how]), OPTIONS)]):
+        wanted = fhe_core.NumpyModule(TWO)(*PAIR)
+        result = fhe_core.quantize(TWO, PAIR, n_bits=8, client_side="minimal").forward(*PAIR)
+    # 0.022 with the right ones, 0.3 with that of the first output.
+    assert relative_error(result, wanted) < 0.03
+
+
+def test_integers_of_another_output_are_refused() -> None:
+    op = with_outputs(lambda self, a, b: (self.quantized(a), _asked(self.quantized(b))))
+    with (
+        fhe_core.registered([("Both", both, OPTIONS)], [(op, OPTIONS)]),
+        pytest.raises(CompilationError, match="output 1 with the quantizer of output 0") as caught,
+    ):
+        fhe_core.quantize(TWO, PAIR, n_bits=8)
+    assert caught.value.where.op == "Both"
+
+
+# -- wrong results
+
+
+WRONG: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
+    "fewer columns": (
+        lambda self, x: self.quantized(x[:, :2]),
+        r"expected: \(batch, 4\); got: \(batch, 2\)",
+    ),
+    "another rank": (lambda self, x: self.quantized(x[:, :, None]), r"got: \(batch, 4, 1\)"),
+    "sums": (lambda self, x: self.quantized(x.sum(axis=1)), r"got: \(batch,\)"),
+    "integers of another shape": (
+        lambda self, x: QuantizedArray(
+            8, x.astype(np.int64)[:, :1], value_is_float=False, params=self.output_quant_params
+        ),
+        r"got: \(batch, 1\)",
+    ),
+    "a list": (lambda self, x: [self.quantized(x)], "returned a list"),
+    "real values": (lambda self, x: x, "returned a Tensor"),
+    "nothing": (lambda self, x: None, "returned a NoneType"),
+    "an array": (lambda self, x: np.zeros((3, 4)), "returned a ndarray"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_result_is_caught_and_the_op_that_returned_it_named(what: str) -> None:
+    returned, says = WRONG[what]
+
+    def q_impl(self: Any, *q_inputs: Any, **attrs: Any) -> Any:
+        (x,) = self._prepare_inputs_with_constants(
+            *q_inputs, calibrate=False, quantize_actual_values=True
+        )
+        return returned(self, x.qvalues.astype(np.float64) * x.quantizer.scale)
+
+    body = {"_impl_for_op_named": "Own", "impl": lambda X, /: X + 0, "q_impl": q_impl}
+    own = type("QuantizedOwn", (QuantizedOp,), body)
+    proto = alone("h = newcomer.Own(x)\n z = Relu(h)")
+    with fhe_core.registered(quantized=[(own, OPTIONS)]):
+        (problem,) = fhe_core.check(proto).problems
+        with pytest.raises(CompilationError, match=says) as caught:
+            fhe_core.quantize(proto, X, n_bits=6)
+    assert caught.value.where.op == problem.op == "Own"
+    assert caught.value.where.node == "Own_0"

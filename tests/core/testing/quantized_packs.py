@@ -232,8 +232,8 @@ def complex_share(x: Any, /) -> Any:
 
 # By the name of the check that must fail.
 WRONG: dict[str, list[tuple[Any, type[QuantizedOp]]]] = {
-    # One that mixes samples is refused when it is quantized, before any check of batches.
-    "accuracy": [(total, BiasedAtFour), (standing, MixesSamples)],
+    # One that mixes samples, or returns another shape, is refused when it is quantized, before other checks.
+    "accuracy": [(total, BiasedAtFour), (standing, MixesSamples), (total, KeepsDimensions)],
     "accuracy-grows": [(total, CoarserWithMoreBits)],
     "adversarial": [(total, NeedsZero)],
     "joins": [(join, AtTheLargestEnd)],
@@ -244,7 +244,6 @@ WRONG: dict[str, list[tuple[Any, type[QuantizedOp]]]] = {
         (join, AlwaysFuses),
         (centred, MixesElements),
     ],
-    "shapes": [(total, KeepsDimensions)],
     "determinism": [(total, DrawsItsScale)],
     "save-load": [(complex_share, QuantizedShare)],
 }

@@ -56,8 +56,9 @@ def test_a_wrong_op_fails_exactly_the_check_that_looks_for_it(
 
 
 def test_every_check_has_a_wrong_op_or_stands_on_the_core_alone() -> None:
-    """No op can make simulation or encryption differ: they read one recorded program."""
-    assert {check.name for check in CHECKS} - set(WRONG) == {"batch", "simulate", "encrypted"}
+    """No op can make simulation or encryption differ: they read one recorded program, of checked shapes."""
+    alone = {"batch", "shapes", "simulate", "encrypted"}
+    assert {check.name for check in CHECKS} - set(WRONG) == alone
 
 
 def test_a_simulation_that_differs_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,6 +91,7 @@ class NumpyModule:
         Raises:
             InputError: an input is missing, unknown, or of another type or shape; or an
                 implementation failed on it.
+            PackError: an implementation returned what is no result.
         """
         arrays_in = prepare(self.graph.inputs, gather(self.graph.inputs, arrays, named))
         outputs = release(self._outputs.run(arrays_in))

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fhe_core.errors import FheError, InputError, UnsupportedOpError
+from fhe_core.errors import FheError, InputError, PackError, UnsupportedOpError
 from fhe_core.graph.steps import Body, Step, at_node
 
 _MISSING = 0  # the slot that holds None: optional inputs left out
@@ -80,6 +80,7 @@ class Schedule:
 
         Raises:
             InputError: an implementation failed on these values.
+            PackError: an implementation returned what is no result.
             UnsupportedOpError: an implementation says that it does not support this.
         """
         values = self._template.copy()
@@ -92,8 +93,8 @@ class Schedule:
                     impl, arguments, attributes, out, outs, frees, _ = call
                     result = impl(*[values[i] for i in arguments], **attributes)
                     if out >= 0:
-                        if type(result) is tuple:
-                            (result, *_) = result
+                        if isinstance(result, tuple):
+                            result = result[0] if result else None
                         if type(result) is np.ndarray:
                             result.setflags(write=False)
                         else:
@@ -227,25 +228,40 @@ class Subgraph:
         return self._body.run(self._captured, *arrays)
 
 
+class _Returned(Exception):
+    """An implementation returned what is no result; the arguments are what came, and what to return."""
+
+
 def _value(result: Any) -> Any:
     """A result as a tensor, locked; a sequence (list) or map (dict) of tensors stays as it is."""
-    if result is None:
-        raise TypeError("the implementation returned nothing")
     if isinstance(result, list | dict):
+        if isinstance(result, list) and not all(map(_is_item, result)):
+            raise _Returned(f"a list of {type(result[0]).__name__}", "an array")
         return result
+    if result is None or isinstance(result, np.ma.MaskedArray):
+        raise _Returned("nothing" if result is None else "a masked array", "an array")
     array = np.asarray(result)
     if array.dtype.kind in "US":
         array = array.astype(object)
+    elif array.dtype.kind == "O" and not isinstance(result, np.ndarray):
+        raise _Returned(f"a {type(result).__name__}", "an array")
     array.setflags(write=False)
     return array
 
 
+def _is_item(item: Any) -> bool:
+    """Whether something can be an item of a sequence: a tensor, or a map or sequence of such."""
+    return isinstance(item, np.ndarray | np.generic | dict) or (
+        isinstance(item, list) and all(map(_is_item, item))
+    )
+
+
 def _spread(result: Any, outs: tuple[int, ...], values: list[Any]) -> None:
-    results = result if type(result) is tuple else (result,)
+    results = result if isinstance(result, tuple) else (result,)
     if len(results) < len(outs) and any(outs[len(results) :]):
-        raise TypeError(
-            f"the implementation returned {len(results)} outputs where the node has {len(outs)}"
-        )
+        came = f"{len(results)} outputs where the node has {len(outs)}"
+        came = "a list" if isinstance(result, list) else came
+        raise _Returned(came, "a tuple with an array for each output")
     for slot, item in zip(outs, results, strict=False):
         if slot != _MISSING:
             values[slot] = _value(item)
@@ -256,6 +272,14 @@ def _failure(call: _Call, values: list[Any], error: Exception) -> FheError:
     if isinstance(error, FheError):
         # Raised on purpose, or inside a subgraph: only the place may be missing.
         return error if error.where.node else at_node(error, node, pack)
+    if isinstance(error, _Returned):
+        came, wanted = error.args
+        return PackError(
+            f"the implementation returned {came}",
+            where=node.where(pack),
+            expected=wanted,
+            fix=f"return {wanted} from it; if the op is not yours, tell the authors of pack {pack!r}",
+        )
     given = ", ".join(_described(values[i]) for i in call.arguments[: len(node.inputs)])
     text = " ".join(str(error).split())
     if isinstance(error, NotImplementedError):

@@ -87,10 +87,22 @@ class QuantizedArray:
         return self.is_quantized or self._quantizer is not None
 
     @property
+    def held(self) -> Any:
+        """The values that it was made from, or the integers; nothing is computed."""
+        return self._values if self._values is not None else self._qvalues
+
+    @property
     def shape(self) -> tuple[int, ...]:
-        given = self._values if self._values is not None else self._qvalues
-        shape: tuple[int, ...] = given.shape  # type: ignore[union-attr]
+        shape: tuple[int, ...] = self.held.shape
         return shape
+
+    def asks_for(self, stats: QuantizationStats | None, params: Any) -> bool:
+        """Whether it was made from real values with this very range, or these very parameters."""
+        _, own_stats, own_params = self._request
+        asked = (params is not None and own_params is params) or (
+            own_params is None and stats is not None and own_stats is stats
+        )
+        return asked and self._values is not None
 
     def quant(self) -> Any:
         """The integers, computed from the real values."""

@@ -176,6 +176,7 @@ class TensorStats:
         sample: seeded values, at most 2^15.
         dtype: element type in the float model.
         covered: a range that is to be represented, whatever calibration saw; None for no such.
+        seen: a number of samples, and the shape of the tensor for so many.
     """
 
     minimum: float
@@ -184,6 +185,7 @@ class TensorStats:
     sample: Array
     dtype: np.dtype[Any] | None = None
     covered: tuple[float, float] | None = None
+    seen: tuple[int, tuple[int, ...]] | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -257,7 +259,9 @@ def calibrate(
                     expected="finite values",
                     fix="check the model with NumpyModule on this data",
                 )
-            running.setdefault(name, _Running()).add(array, size / count, rng)
+            entry = running.setdefault(name, _Running())
+            entry.seen = entry.seen or (size, array.shape)
+            entry.add(array, size / count, rng)
         if advance:
             advance(size)
     return {name: entry.stats() for name, entry in running.items()}
@@ -269,6 +273,7 @@ class _Running:
         self.mean: Any = 0.0
         self.parts: list[Array] = []
         self.dtype: np.dtype[Any] | None = None
+        self.seen: tuple[int, tuple[int, ...]] | None = None
 
     def add(self, array: Array, weight: float, rng: np.random.Generator) -> None:
         self.dtype = array.dtype
@@ -293,4 +298,5 @@ class _Running:
             np.asarray(self.mean),
             sample,
             self.dtype,
+            seen=self.seen,
         )

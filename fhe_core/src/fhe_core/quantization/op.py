@@ -135,6 +135,8 @@ class QuantizedOp:
                 fix="remove them, or add them to the implementation's signature after `*`",
             )
         self.attrs = {**self.signature.attributes, **attrs}
+        #: The first output's parameters as they were handed out: see ``as_output``.
+        self._first: list[QuantizationParameters | None] = []
 
     def _registered(self) -> Callable[..., Any]:
         from fhe_core.registry import get_registry
@@ -180,16 +182,22 @@ class QuantizedOp:
     @property
     def output_quant_stats(self) -> QuantizationStats | None:
         """The calibrated range of the (first) output; None outside of a plan."""
-        if self.plan is None or not self.output_names:
+        return self._output_stats(0)
+
+    def _output_stats(self, index: int) -> QuantizationStats | None:
+        if self.plan is None or index >= len(self.output_names):
             return None
-        return self.plan.stats.get(self.output_names[0])
+        return self.plan.stats.get(self.output_names[index])
 
     def output_params(self, index: int) -> QuantizationParameters | None:
         """Scale and zero point of one output, as the plan has them, or as the op itself fixes them."""
         if self.plan is None or index >= len(self.output_names):
             return self.output_quantization(index)
         tensor = self.plan.tensors.get(self.output_names[index])
-        return tensor.parameters if tensor else None
+        parameters = tensor.parameters if tensor else None
+        if index == 0:
+            self._first.append(parameters)
+        return parameters
 
     # -- what the planner may ask
 
@@ -242,6 +250,7 @@ class QuantizedOp:
             CompilationError: an input is encrypted that has to be constant.
         """
         self.require_constants(isinstance(array.values, Tensor) for array in q_inputs)
+        self._first.clear()
         return self.q_impl(*q_inputs, **self.attrs)
 
     def require_constants(self, encrypted: Iterable[bool]) -> None:
@@ -319,9 +328,32 @@ class QuantizedOp:
             values,
             value_is_float=True,
             options=self.input_quant_opts,
-            stats=self.output_quant_stats if index == 0 else None,
+            stats=self._output_stats(index),
             params=self.output_params(index),
         )
+
+    def as_output(self, index: int, array: QuantizedArray) -> QuantizedArray:
+        """An output as ``q_impl`` returned it, with the quantizer of that output.
+
+        ``output_quant_params``, ``output_quant_stats`` and ``quantized`` of one array mean the first output. An
+        op that uses them for each of several gets, for real values, the quantizer of their own output here.
+
+        Raises:
+            CompilationError: something has asked for the integers already, which are the first output's.
+        """
+        stats = self.output_quant_stats
+        handed = [*self._first, None] if index else []
+        if not any(array.asks_for(stats, params) for params in handed):
+            return array
+        if array.is_planned:
+            raise CompilationError(
+                f"{type(self).__name__}.q_impl quantized output {index} with the quantizer of output 0",
+                where=self.where,
+                expected=f"self.output_params({index}), which the plan has for it",
+                got="self.output_quant_params, which is the first output's",
+                fix="return self.quantized((first, second)), a tuple of real values",
+            )
+        return self._output(index, array.values)
 
     def constant(self, index: int) -> Any:
         """The array of a constant input, or None where the input is absent or not constant."""

@@ -38,6 +38,7 @@ class PlacedOp:
         sources: the unique integer tensors that its inputs are computed from.
         float_only: it has no quantized class.
         late: it has one, and runs after decryption all the same.
+        shapes: of its outputs in the float model, with the number of samples; empty before calibration.
     """
 
     node: Node
@@ -48,6 +49,7 @@ class PlacedOp:
     sources: frozenset[str]
     float_only: bool = False
     late: bool = False
+    shapes: Mapping[str, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
 
     @property
     def is_float(self) -> bool:

@@ -30,6 +30,7 @@ from fhe_core.quantization.joins import at_join
 from fhe_core.quantization.op import QuantizedOp
 from fhe_core.quantization.placement import PlacedOp, Placement
 from fhe_core.quantization.plan import Plan
+from fhe_core.quantization.results import results_of
 
 
 @dataclass(frozen=True)
@@ -194,29 +195,7 @@ def run_op(placed: PlacedOp, values: Mapping[str, QuantizedArray]) -> dict[str, 
             where=placed.op.where,
             fix="report this to the pack's authors, with the model",
         ) from error
-    results = result if isinstance(result, tuple) else (result,)
-    names = placed.node.outputs
-    if len(results) < len([n for n in names if n]):
-        raise CompilationError(
-            f"{type(placed.op).__name__} returned {len(results)} results",
-            where=placed.op.where,
-            expected=f"{len(names)} QuantizedArrays",
-            fix="return a tuple with one for each output",
-        )
-    out: dict[str, QuantizedArray] = {}
-    for name, array in zip(names, results, strict=False):
-        if not name:
-            continue
-        if not isinstance(array, QuantizedArray):
-            raise CompilationError(
-                f"{type(placed.op).__name__} returned a {type(array).__name__}",
-                where=placed.op.where,
-                expected="a QuantizedArray",
-                got=type(array).__name__,
-                fix="wrap the result: QuantizedArray(self.n_bits, result, params=...)",
-            )
-        out[name] = array
-    return out
+    return results_of(placed, result)
 
 
 def _at(error: FheError, placed: PlacedOp) -> FheError:

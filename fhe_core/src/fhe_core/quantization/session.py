@@ -121,6 +121,8 @@ class Session:
         if self._unseen is not None:
             self.stats = with_room(self.stats, self._unseen, self.placement, self.net)
         for placed in self.placement.ops:
+            seen = {n: self.stats[n].seen for n in placed.node.writes if n in self.stats}
+            placed.shapes = {name: shape for name, shape in seen.items() if shape is not None}
             placed.op.input_types = tuple(
                 self.stats[name].dtype if name in self.stats else None
                 for name in placed.node.inputs

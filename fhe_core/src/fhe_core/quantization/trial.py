@@ -7,6 +7,7 @@ scales and widths, and on nothing else, is not found here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from fhe_core.graph.simplify import frozen
 from fhe_core.graph.steps import at_node
 from fhe_core.program import host
 from fhe_core.program.groups import keeping_identities
-from fhe_core.program.nodes import Node, Shape, exported_for, recording, without_bounds
+from fhe_core.program.nodes import BATCH, Node, Shape, exported_for, recording, without_bounds
 from fhe_core.program.tensor import Tensor
 from fhe_core.quantization.array import QuantizedArray
 from fhe_core.quantization.calibration import static_batch
@@ -40,6 +41,8 @@ from fhe_core.quantization.standins import (
 
 #: Float constants up to this many elements are told apart by content. Of weights the shape says enough.
 _TOLD_APART = 64
+#: Elements up to which a float function is run for the shapes of its results.
+_FEW = 2**14
 
 
 @dataclass(frozen=True)
@@ -215,6 +218,7 @@ def _attempt(placed: PlacedOp, inputs: Inputs) -> _Outcome:
     plan = placed.op.plan = trial_plan(placed, inputs)
     with _at(placed):
         arrays = stand_ins(placed, inputs)
+        placed.shapes = _shapes_in_float(placed, arrays)
         try:
             results = run_op(placed, arrays)
         except PlanError:
@@ -235,14 +239,32 @@ def _in_float(
     placed: PlacedOp, arrays: Mapping[str, QuantizedArray], plan: Plan
 ) -> tuple[Seen | None, ...]:
     """The outputs of an op that was refused, as the float model has them: others come after it."""
+    results = _float_results(placed, arrays)
+    named = zip(placed.node.outputs, results, strict=False)
+    return tuple(described(placed, name, array, plan) for name, array in named)
+
+
+def _float_results(
+    placed: PlacedOp, arrays: Mapping[str, QuantizedArray]
+) -> tuple[QuantizedArray, ...]:
     try:
         given = [arrays[name] for name in placed.variable]
         result = QuantizedOp.q_impl(placed.op, *given, **placed.op.attrs)
     except Exception:  # noqa: BLE001  # of any pack; then nothing is known
         return ()
-    results = result if isinstance(result, tuple) else (result,)
-    named = zip(placed.node.outputs, results, strict=False)
-    return tuple(described(placed, name, array, plan) for name, array in named)
+    return result if isinstance(result, tuple) else (result,)
+
+
+def _shapes_in_float(
+    placed: PlacedOp, arrays: Mapping[str, QuantizedArray]
+) -> dict[str, tuple[int, Shape]]:
+    """The shapes of an op's outputs as its float function has them, if that costs little to find."""
+    sizes = [math.prod(n for n in a.shape if n != BATCH) for a in arrays.values()]
+    sizes += [np.size(constant) for constant in placed.op.constant_inputs.values()]
+    if not placed.origin.computes or placed.late or sum(sizes) > _FEW:
+        return {}
+    named = zip(placed.node.outputs, _float_results(placed, arrays), strict=False)
+    return {n: (BATCH, array.shape) for n, array in named if isinstance(array.held, Tensor)}
 
 
 def _as_integers(results: Sequence[QuantizedArray]) -> None:
