@@ -72,15 +72,19 @@ def unseen(
 
     None where there is nothing to try.
     """
-    choices = [
-        (name, place, value)
-        for name, elements in exact.items()
-        for place, values in elements.values.items()
-        for value in _others(data[name].reshape(len(data[name]), -1)[:, place], values)
-    ]
+    rng = np.random.default_rng(seed)
+    # Of a large vocabulary at many places only some can be tried, at whatever place.
+    most = max(1, 4 * _TRIED // max(1, sum(len(each.values) for each in exact.values())))
+    choices = []
+    for name, elements in exact.items():
+        columns = data[name].reshape(len(data[name]), -1)
+        for place, values in elements.values.items():
+            others = _others(columns[:, place], values)
+            if len(others) > most:
+                others = rng.choice(others, most, replace=False)
+            choices += [(name, place, value) for value in others]
     if not choices:
         return None
-    rng = np.random.default_rng(seed)
     if len(choices) > _TRIED:
         choices = [choices[i] for i in sorted(rng.choice(len(choices), _TRIED, replace=False))]
     rows = rng.integers(0, len(next(iter(data.values()))), len(choices))
@@ -90,7 +94,7 @@ def unseen(
     return tried
 
 
-def _others(seen: Array, values: Array) -> list[Any]:
+def _others(seen: Array, values: Array) -> Array:
     """What is told apart, between and beyond it too, and none of what was seen; in the type of the input."""
     points = np.unique(values.astype(np.float64))
     between = np.concatenate(
@@ -99,7 +103,7 @@ def _others(seen: Array, values: Array) -> list[Any]:
     if seen.dtype.kind in "iu":
         limits = np.iinfo(seen.dtype)
         between = np.trunc(between[(between >= limits.min) & (between <= limits.max)])
-    return list(np.setdiff1d(between.astype(seen.dtype), seen))
+    return np.setdiff1d(between.astype(seen.dtype), seen)
 
 
 def with_room(
@@ -243,7 +247,11 @@ class _Followed:
         for output in self._reading.placement.graph.output_names:
             if output in self._carried:
                 confined[np.unique(self._carried[output] % self._count)] = True
-        known = {p: np.concatenate(v) for p, v in values.items() if not confined[p]}
+        known = {
+            place: np.concatenate(told) if len(told) > 1 else told[0]
+            for place, told in values.items()
+            if not confined[place]
+        }
         return ExactElements(~confined.reshape(self._shape[1:]), known)
 
     def _moved(self, placed: PlacedOp) -> dict[str, Array] | None:

@@ -104,12 +104,11 @@ class QuantizedGather(LayoutOp):
     or one look-up for each number of an entry."""
 
     _impl_for_op_named = "Gather"
-    encryptable: ClassVar[tuple[int, ...]] = (0, 1)
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
         if 0 in self.constant_inputs:
-            self.keeps_scale = False  # type: ignore[misc]
+            self.keeps_scale, self.encryptable = False, (1,)  # type: ignore[misc]
 
     def can_fuse(self) -> bool:
         return 0 in self.constant_inputs
@@ -123,14 +122,6 @@ class QuantizedGather(LayoutOp):
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         if 0 not in self.constant_inputs:
-            if 1 not in self.constant_inputs and isinstance(q_inputs[1].values, Tensor):
-                raise CompilationError(
-                    "both the data and the indices are encrypted",
-                    where=self.where,
-                    expected="indices that are constants of the model, or constant data",
-                    got="an index that depends on the model's input, into data that do too",
-                    fix="compute the indices before encryption, or multiply the data by their one-hot form",
-                )
             return super().q_impl(*q_inputs, **attrs)
         data, (indices,) = np.asarray(self.constant(0)), q_inputs
         axis = attrs["axis"] % data.ndim
