@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ModelError,
         PackError,
         PlanError,
+        ProcessError,
         SignatureError,
         UnsupportedOpError,
     )
@@ -56,6 +57,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ModelError",
         "PackError",
         "PlanError",
+        "ProcessError",
         "SignatureError",
         "UnsupportedOpError",
     ),
@@ -102,6 +104,7 @@ __all__ = [
     "PackInfo",
     "Plan",
     "PlanError",
+    "ProcessError",
     "QuantizedArray",
     "QuantizedModule",
     "QuantizedOp",

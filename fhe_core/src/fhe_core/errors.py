@@ -121,5 +121,9 @@ class CompilationError(FheError):
     """The model cannot be compiled to an encrypted circuit."""
 
 
+class ProcessError(FheError):
+    """This process cannot compute on encrypted data: it was forked from one that had begun to."""
+
+
 class ArtifactError(FheError):
     """A saved model, client or server cannot be loaded."""

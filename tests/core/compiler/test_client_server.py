@@ -84,6 +84,24 @@ def test_inputs_may_be_named_and_saturate_or_raise(ours: Party) -> None:
         ours.client.encrypt(x=100 + x)
 
 
+def test_a_word_for_values_out_of_range_that_there_is_not_is_refused(
+    ours: Party, compiled: QuantizedModule
+) -> None:
+    """It saturated in silence."""
+    x = 100 + samples(4)[:1]
+    for use in (ours.client.encrypt, compiled.forward, compiled.encode):
+        with pytest.raises(InputError, match="out_of_range cannot be 'rasie'"):
+            use(x, out_of_range="rasie")
+
+
+def test_keys_can_be_made_anew_after_others_were_read(saved: Path, ours: Party) -> None:
+    client = fhe_core.load_client(saved / "client")
+    client.load_keys(ours.client.secret_keys)
+    client.keygen()
+    with pytest.raises(InputError, match="of different clients"):
+        ours.server.run(client.encrypt(samples(4)[:1]), ours.keys)
+
+
 def test_a_client_without_keys_says_so(saved: Path, ours: Party) -> None:
     client = fhe_core.load_client(saved / "client")
     for use in (

@@ -108,3 +108,78 @@ sys.exit(3)
     with started(code, tmp_path) as process:
         said, complaints = process.communicate(timeout=120)
     assert (process.returncode, said) == (3, "the last word\n"), complaints
+
+
+FORKED = """
+import os, fhe_core, numpy as np
+x = np.load("x.npy")
+client, other = fhe_core.load_client("client"), fhe_core.load_client("client")
+server = fhe_core.load_server("server")
+
+def child(act):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            act()
+        except fhe_core.ProcessError as error:
+            os._exit(7 if error.fix else 1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+assert child(other.keygen) == 0, "nothing has been started yet"
+client.keygen()
+inputs, keys = client.encrypt(x), client.evaluation_keys
+server.run(inputs, keys)
+for act in (
+    client.keygen,
+    other.keygen,
+    lambda: client.encrypt(x),
+    lambda: client.secret_keys,
+    lambda: server.run(inputs, keys),
+    lambda: fhe_core.load_server("server"),
+):
+    assert child(act) == 7
+assert child(lambda: fhe_core.load_client("client")) == 0
+assert child(lambda: child(other.keygen) == 7 or os._exit(1)) == 0, "nor has a fork of a fork"
+"""
+
+
+def test_a_fork_of_a_process_that_made_keys_is_told_so_and_does_not_hang(
+    saved: Path, tmp_path: Path
+) -> None:
+    """Before that, a fork may do all."""
+    for side in ("client", "server"):
+        shutil.copytree(saved / side, tmp_path / side)
+    np.save(tmp_path / "x.npy", samples(4)[:1])
+    run(FORKED, tmp_path)
+
+
+INTERRUPTED = """
+import os, signal, threading, fhe_core, numpy as np
+qm = fhe_core.load("model")
+x = np.load("x.npy")
+qm.forward(x, fhe="execute")
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    qm.forward(np.repeat(x, 1000, axis=0), fhe="execute")
+except KeyboardInterrupt:
+    print("interrupted")
+finally:
+    print("cleaned up", flush=True)
+sys.exit(130)
+"""
+
+
+def test_an_interrupt_while_native_code_runs_is_an_exception(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From another thread too, which native code leaves to take it; nothing temporary is left."""
+    shutil.copytree(saved, tmp_path / "model")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    np.save(tmp_path / "x.npy", samples(4)[:1])
+    with started(INTERRUPTED, tmp_path) as process:
+        said, complaints = process.communicate(timeout=120)
+    assert (process.returncode, said) == (130, "interrupted\ncleaned up\n"), complaints
+    assert list((tmp_path / "temporary").iterdir()) == []

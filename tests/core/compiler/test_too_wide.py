@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,7 +55,11 @@ def test_what_the_error_says_to_do_helps() -> None:
 
 
 @pytest.mark.fhe
-def test_where_concrete_finds_no_parameters_the_widest_look_up_is_named() -> None:
+def test_where_concrete_finds_no_parameters_the_widest_look_up_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the folder that Concrete made for the circuit is gone."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     pytest.importorskip("concrete.fhe", reason="needs fhe-core[concrete]")
     nodes = "h = MatMul(x, a) \n r = Relu(h) \n y = MatMul(r, b)"
     small = model(nodes, {"x": ("N", 64)}, constants={"a": normal(64, 1), "b": normal(1, 1)})
@@ -66,3 +72,4 @@ def test_where_concrete_finds_no_parameters_the_widest_look_up_is_named() -> Non
     )
     assert "rounding={'h': 15}" in str(error.fix)
     assert "weights of 'MatMul_0'" in str(error.fix)
+    assert list(tmp_path.iterdir()) == []

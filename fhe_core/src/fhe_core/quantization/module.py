@@ -253,7 +253,6 @@ class QuantizedModule:
             CompilationError: ``execute`` without a circuit.
         """
         one_of(fhe, "fhe", ("disable", "simulate", "execute"), InputError)
-        one_of(out_of_range, "out_of_range", ("saturate", "raise"), InputError)
         seed = seed_of(seed, InputError)
         circuit = self._compiled() if fhe == "execute" else None
         integers = self.encode(*arrays, out_of_range=out_of_range, **named)
@@ -333,8 +332,10 @@ def encode(
         missing: the inputs that may hold NaN, as long as none of it would be encrypted.
 
     Raises:
-        InputError: a wrong name, shape or dtype, NaN or infinity, or values out of range.
+        InputError: a wrong name, shape or dtype, NaN or infinity, values out of range, or a word for
+            ``out_of_range`` that there is not.
     """
+    one_of(out_of_range, "out_of_range", ("saturate", "raise"), InputError)
     symbolic = [
         ValueInfo(info.name, info.dtype, (None, *(info.shape or (None,))[1:])) for info in infos
     ]

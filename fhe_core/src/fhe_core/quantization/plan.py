@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fhe_core.arguments import shown
 from fhe_core.errors import PlanError
 from fhe_core.files import open_regular
 from fhe_core.quantization.grids import grid_of
 from fhe_core.quantization.plan_schema import (
     ENTRIES,
     SETTINGS,
-    brief,
     check_entry,
     check_forms,
     check_settings,
@@ -226,7 +226,7 @@ class Plan:
             raise PlanError(
                 "the plan has an unknown version",
                 expected=f"version {PLAN_VERSION}",
-                got=brief(version),
+                got=shown(version),
                 fix="write it again with this version of fhe-core",
             )
         known = {"version", "settings", "alternatives", *ENTRIES}
@@ -234,7 +234,7 @@ class Plan:
             listed = part in ("version", "alternatives")
             if part not in known or not (listed or isinstance(content, dict)):
                 raise PlanError(
-                    f"{brief(part)} of the plan is not understood",
+                    f"{shown(part)} of the plan is not understood",
                     expected="an object with an entry for each name, called "
                     + ", ".join(sorted(known)),
                     got=type(content).__name__,
@@ -283,7 +283,7 @@ class Plan:
         except (OSError, TypeError, ValueError) as error:
             said = getattr(error, "strerror", None) or error
             raise PlanError(
-                f"the plan {brief(given)} cannot be read: {said}",
+                f"the plan {shown(given)} cannot be read: {said}",
                 expected="a Plan, the path to its JSON, or the parsed JSON",
                 got=type(given).__name__,
                 fix="give a plan's JSON file",
@@ -350,7 +350,7 @@ def _check_reduction(name: str, reduction: ReductionPlan) -> None:
         f"reductions[{name!r}] of the plan is not understood",
         expected="live of 0 and 1; finite slope and offset; slope 0 where some elements live; arrays that "
         "broadcast to each other",
-        got=f"live {brief(reduction.live)}, slope {brief(reduction.slope)}",
+        got=f"live {shown(reduction.live)}, slope {shown(reduction.slope)}",
         fix="use the plan as it was written, or compile again for a new one",
     )
 
@@ -395,7 +395,7 @@ def _entry(kind: type, part: str, name: str, row: Any) -> Any:
         raise PlanError(
             f"{part}[{name!r}] of the plan is not understood",
             expected=", ".join(sorted(known)),
-            got=brief(sorted(row)) if isinstance(row, dict) else type(row).__name__,
+            got=shown(sorted(row)) if isinstance(row, dict) else type(row).__name__,
             fix="remove what is not expected",
         )
     arrays = {

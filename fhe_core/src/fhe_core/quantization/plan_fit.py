@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from fhe_core.arguments import shown
 from fhe_core.errors import PlanError, Where
 from fhe_core.program.nodes import BATCH, Node
 from fhe_core.quantization.joins import at_join
 from fhe_core.quantization.placement import Placement
 from fhe_core.quantization.plan import Plan
-from fhe_core.quantization.plan_schema import brief
 
 _FIX = "use the plan with the model that it was made for"
 
@@ -97,9 +97,9 @@ def check_names(part: str, given: Iterable[str], known: Iterable[str], thing: st
     unknown = next((name for name in given if name not in names), None)
     if unknown is not None:
         raise PlanError(
-            f"{part} of the plan name {brief(unknown)}, which is no {thing} of the model",
+            f"{part} of the plan name {shown(unknown)}, which is no {thing} of the model",
             expected=", ".join(names[:8]) + ("..." if len(names) > 8 else "") or "none",
-            got=brief(unknown),
+            got=shown(unknown),
             fix=_FIX,
         )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
@@ -16,6 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fhe_core.arguments import shown
 from fhe_core.errors import PlanError
 from fhe_core.program.savings import CHOICES
 from fhe_core.quantization.quantizers import RANGES, check_bits
@@ -27,11 +27,6 @@ MOST_WEIGHT = 2**31
 
 #: Raises PlanError for a value that cannot be: (value, the entry's name or "", the field's name).
 Check = Callable[[Any, str, str], object]
-
-
-def brief(value: Any) -> str:
-    """A value in a message: on one line, however long or deep it is."""
-    return " ".join(reprlib.repr(value).split())
 
 
 @dataclass(frozen=True)
@@ -48,9 +43,9 @@ def rule(expected: str, holds: Callable[[Any], bool], problem: str = "cannot be 
     def check(value: Any, what: str, name: str) -> None:
         if not holds(value):
             raise PlanError(
-                f"{name}{what and f' of {what}'} {problem.format(brief(value))}",
+                f"{name}{what and f' of {what}'} {problem.format(shown(value))}",
                 expected=expected,
-                got=brief(value),
+                got=shown(value),
                 fix="correct it, or leave it out where it has a default",
             )
 
@@ -66,9 +61,9 @@ def check_rounding(bits: Any, what: str) -> int:
     if is_integer(bits) and 1 <= bits <= 16:
         return int(bits)
     raise PlanError(
-        f"{what} cannot be rounded to {brief(bits)} bits",
+        f"{what} cannot be rounded to {shown(bits)} bits",
         expected="an integer from 1 to 16",
-        got=brief(bits),
+        got=shown(bits),
         fix="keep 3 to 6 bits, or rounding=None for the plan's own choice",
     )
 
@@ -82,9 +77,9 @@ def check_p_error(p_error: Any) -> float:
     if is_number(p_error) and 2.0**-128 <= p_error < 0.5:
         return float(p_error)
     raise PlanError(
-        f"p_error cannot be {brief(p_error)}",
+        f"p_error cannot be {shown(p_error)}",
         expected="a probability between 2**-128 and 0.5",
-        got=brief(p_error),
+        got=shown(p_error),
         fix="use 2**-40, or 2**-17 for half the cost",
     )
 
@@ -134,7 +129,7 @@ def _check_scale(scale: Any, what: str, name: str) -> None:
         raise PlanError(
             f"{what} has an impossible {name}",
             expected="positive finite numbers",
-            got=brief(scale),
+            got=shown(scale),
             fix="edit it, or leave the plan's own scale",
         )
 
@@ -244,9 +239,9 @@ def check_settings(settings: Any) -> None:
     for name, value in settings.items():
         if name not in SETTINGS:
             raise PlanError(
-                f"settings of the plan name {brief(name)}, which is none",
+                f"settings of the plan name {shown(name)}, which is none",
                 expected=", ".join(SETTINGS),
-                got=brief(name),
+                got=shown(name),
                 fix="remove it",
             )
         SETTINGS[name].check(value, "the plan's settings", name)
@@ -303,8 +298,8 @@ def _refuse_overruled(setting: Callable[[str], Any], given: Mapping[str, Any]) -
         if name in known and type(value) in (str, int, float) and value == known[name]:
             continue
         raise PlanError(
-            f"the plan decides {name}, and {name}={brief(value)} was given beside it",
+            f"the plan decides {name}, and {name}={shown(value)} was given beside it",
             expected=f"plan= without {name}=" + (f", or {known[name]!r}" if name in known else ""),
-            got=f"{name}={brief(value)}",
+            got=f"{name}={shown(value)}",
             fix=f"leave {name}= out, or change the plan",
         )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fhe_core.compiler.concrete_backend.emission import sample_shape
 from fhe_core.compiler.concrete_backend.installation import concrete, said
+from fhe_core.compiler.concrete_backend.native import native
 from fhe_core.compiler.concrete_backend.spending import spending
 from fhe_core.compiler.concrete_backend.transport import server_to_bytes
 from fhe_core.errors import ArtifactError, InputError
@@ -98,25 +99,28 @@ class ClientKeys:
 
     def generate(self) -> None:
         """New secret keys, from the operating system's randomness."""
-        self.client.keygen(
-            force=True,
-            secret_seed=secrets.randbits(128),
-            encryption_seed=secrets.randbits(128),
-        )
+        with native(threads=True):
+            self.client.keygen(
+                force=True,
+                secret_seed=secrets.randbits(128),
+                encryption_seed=secrets.randbits(128),
+            )
 
     def load(self, data: bytes) -> None:
         """Keys that ``serialize`` gave."""
-        fhe = concrete()
-        try:
-            keys = fhe.Keys.deserialize(data)
-        except Exception as error:
-            raise InputError(
-                f"these are no keys: {said(error)}", fix="give the secret_keys of a client"
-            ) from error
-        self.client._keys = keys
+        with native() as fhe:
+            try:
+                keys = fhe.Keys.deserialize(data)
+            except Exception as error:
+                raise InputError(
+                    f"these are no keys: {said(error)}", fix="give the secret_keys of a client"
+                ) from error
+        # Its own keep the specification, which those that are read lack: new ones can be made later.
+        self.client.keys._keyset = keys._keyset
 
     def serialize(self) -> bytes:
-        data: bytes = self.client.keys.serialize()
+        with native():
+            data: bytes = self.client.keys.serialize()
         return data
 
     @property
@@ -128,7 +132,8 @@ class ClientKeys:
         return self.client.evaluation_keys
 
     def encrypt(self, sample: Sequence[Array]) -> list[Any]:
-        values = self.client.encrypt(*sample)
+        with native():
+            values = self.client.encrypt(*sample)
         return list(values) if isinstance(values, tuple) else [values]
 
     def decrypt(self, values: Sequence[Any]) -> list[Array]:
@@ -137,14 +142,15 @@ class ClientKeys:
         Raises:
             InputError: the values are no results of this circuit.
         """
-        try:
-            results = self.client.decrypt(*values)
-        except Exception as error:
-            raise InputError(
-                f"these results cannot be decrypted: {said(error)}",
-                expected="what the server of the same model returned",
-                fix="use the client and the server that were saved together",
-            ) from error
+        with native():
+            try:
+                results = self.client.decrypt(*values)
+            except Exception as error:
+                raise InputError(
+                    f"these results cannot be decrypted: {said(error)}",
+                    expected="what the server of the same model returned",
+                    fix="use the client and the server that were saved together",
+                ) from error
         parts = results if isinstance(results, tuple) else (results,)
         return [np.asarray(part, dtype=np.int64) for part in parts]
 
@@ -155,12 +161,13 @@ def run_server(server: Any, values: Sequence[Any], evaluation_keys: Any) -> list
     Raises:
         InputError: the values are no inputs of this circuit.
     """
-    try:
-        results = server.run(*values, evaluation_keys=evaluation_keys)
-    except Exception as error:
-        raise InputError(
-            f"the circuit cannot run on these ciphertexts: {said(error)}",
-            expected="what a client of the same model encrypted",
-            fix="use the client and the server that were saved together",
-        ) from error
+    with native(threads=True):
+        try:
+            results = server.run(*values, evaluation_keys=evaluation_keys)
+        except Exception as error:
+            raise InputError(
+                f"the circuit cannot run on these ciphertexts: {said(error)}",
+                expected="what a client of the same model encrypted",
+                fix="use the client and the server that were saved together",
+            ) from error
     return list(results) if isinstance(results, tuple) else [results]

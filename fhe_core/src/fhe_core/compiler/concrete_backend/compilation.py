@@ -14,7 +14,7 @@ from fhe_core.compiler.concrete_backend.emission import (
     sample_shape,
 )
 from fhe_core.compiler.concrete_backend.installation import concrete, said
-from fhe_core.compiler.concrete_backend.transport import clean_up_after
+from fhe_core.compiler.concrete_backend.native import made_folders, native
 from fhe_core.errors import CompilationError
 from fhe_core.program.narrowing import accumulator_name, narrower
 from fhe_core.program.program import Program
@@ -57,12 +57,13 @@ def compile_program(program: Program, p_error: float) -> ConcreteCircuit:
         compress_evaluation_keys=True,
         compress_input_ciphertexts=True,
     )
-    try:
-        circuit = compiler.compile([sample], configuration)
-        server = circuit.server
-    except Exception as error:
-        raise _no_parameters(program, error) from error
-    clean_up_after(server)
+    with native(), made_folders() as made:
+        try:
+            circuit = compiler.compile([sample], configuration)
+            server = circuit.server
+        except Exception as error:
+            raise _no_parameters(program, error) from error
+        made.belong_to(server)
     statistics = dict(circuit.statistics)
     cost = Cost(
         complexity=float(statistics["complexity"]),

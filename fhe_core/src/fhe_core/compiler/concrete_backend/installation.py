@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import sys
 import warnings
 from typing import Any
 
+from fhe_core.compiler.concrete_backend.interrupts import leave_interrupts_to_python
 from fhe_core.errors import CompilationError
 
 
@@ -28,6 +30,7 @@ def concrete() -> Any:
         ) from error
     # What it does at exit ends a process that has run a circuit on the spot, with code 0: failed tests
     # pass, and output that is still buffered is lost. It stops data-flow workers, of which there are none.
+    leave_interrupts_to_python(sys.modules[compiler.ServerProgram.__module__.rpartition(".")[0]])
     terminate = getattr(compiler, "_terminate_df_parallelization", None)
     if terminate is not None:
         atexit.unregister(terminate)

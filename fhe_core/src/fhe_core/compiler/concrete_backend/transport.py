@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
-import weakref
 from pathlib import Path
 from typing import Any
 
-from fhe_core.compiler.concrete_backend.installation import concrete, said
+from fhe_core.compiler.concrete_backend.installation import said
+from fhe_core.compiler.concrete_backend.native import made_folders, native
 from fhe_core.errors import ArtifactError, InputError
 
 
 def value_to_bytes(value: Any) -> bytes:
-    data: bytes = value.serialize()
+    with native():
+        data: bytes = value.serialize()
     return data
 
 
@@ -23,18 +23,19 @@ def value_from_bytes(data: bytes) -> Any:
     Raises:
         InputError: it is none.
     """
-    fhe = concrete()
-    try:
-        return fhe.Value.deserialize(data)
-    except Exception as error:
-        raise InputError(
-            f"these bytes are no ciphertext: {said(error)}",
-            fix="give what encrypt() or run() returned",
-        ) from error
+    with native() as fhe:
+        try:
+            return fhe.Value.deserialize(data)
+        except Exception as error:
+            raise InputError(
+                f"these bytes are no ciphertext: {said(error)}",
+                fix="give what encrypt() or run() returned",
+            ) from error
 
 
 def evaluation_keys_to_bytes(keys: Any) -> bytes:
-    data: bytes = keys.serialize()
+    with native():
+        data: bytes = keys.serialize()
     return data
 
 
@@ -44,14 +45,14 @@ def evaluation_keys_from_bytes(data: bytes) -> Any:
     Raises:
         InputError: they are none.
     """
-    fhe = concrete()
-    try:
-        return fhe.EvaluationKeys.deserialize(data)
-    except Exception as error:
-        raise InputError(
-            f"these bytes are no evaluation keys: {said(error)}",
-            fix="give the client's evaluation_keys",
-        ) from error
+    with native() as fhe:
+        try:
+            return fhe.EvaluationKeys.deserialize(data)
+        except Exception as error:
+            raise InputError(
+                f"these bytes are no evaluation keys: {said(error)}",
+                fix="give the client's evaluation_keys",
+            ) from error
 
 
 def server_to_bytes(server: Any) -> bytes:
@@ -68,8 +69,7 @@ def server_from_bytes(archive: bytes) -> Any:
     Raises:
         ArtifactError: it cannot be loaded.
     """
-    fhe = concrete()
-    with tempfile.TemporaryDirectory() as folder:
+    with native() as fhe, made_folders() as made, tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "circuit.zip"
         place.write_bytes(archive)
         try:
@@ -79,11 +79,5 @@ def server_from_bytes(archive: bytes) -> Any:
                 f"the circuit cannot be loaded: {said(error)}",
                 fix="save the model again on this kind of machine",
             ) from error
-    clean_up_after(server)
+        made.belong_to(server)
     return server
-
-
-def clean_up_after(server: Any) -> None:
-    """Remove the folder that Concrete unpacks a circuit into, when the circuit goes."""
-    folder = str(server._library.get_output_dir_path())
-    weakref.finalize(server, shutil.rmtree, folder, ignore_errors=True)
