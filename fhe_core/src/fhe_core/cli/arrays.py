@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fhe_core.cli.outputs import beside
 from fhe_core.errors import FheError
+from fhe_core.files import open_regular
 
 Array = NDArray[Any]
 
@@ -37,10 +38,10 @@ def read_arrays(given: str, error: type[FheError], what: str) -> dict[str, Array
     """
     path, wanted = _split(given)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             magic = file.read(6)
-    except OSError as problem:
-        reason = problem.strerror or problem
+    except (OSError, ValueError) as problem:
+        reason = getattr(problem, "strerror", None) or problem
         raise error(
             f"{what} {str(path)!r} cannot be read: {reason}",
             expected="a NumPy .npy or .npz file",
@@ -125,7 +126,7 @@ def _split(given: str) -> tuple[Path, str]:
 
 def _load(path: Path) -> dict[str, Array]:
     # Opened here: numpy.load leaves a file open that turns out to be no archive.
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         loaded = np.load(file, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return {"": loaded}
@@ -138,7 +139,7 @@ def _load(path: Path) -> dict[str, Array]:
 
 
 def _looks(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(64)
     if not head:
         return "an empty file"

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TextIO
 
 import click
 
-from fhe_core.cli import text
+from fhe_core.cli import forgiving, text
 from fhe_core.errors import (
     CompilationError,
     FheError,
@@ -74,6 +74,7 @@ class Program(click.Group):
 
         if not standalone_mode:
             return run()
+        forgiving.install()
         try:
             with _plain_warnings():
                 code = run()

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fhe_core.errors import ArtifactError, FheError, InputError
+from fhe_core.files import irregular
 
 # A saved model has these; --force replaces such a folder and no other.
 PARTS = ("client", "server", "manifest.json")
@@ -59,26 +60,47 @@ def check_file(path: Path) -> None:
             expected="the name of an .npz file, which holds an array for each output",
             fix=f"call it {str(path.with_suffix('.npz'))!r}" if path.name else "give it a name",
         )
-    if path.is_dir():
-        raise InputError(f"the output {str(path)!r} is a folder", fix="choose another name")
+    check_replaceable(path)
+
+
+def check_replaceable(path: Path) -> None:
+    """Raises before the work begins what would keep a file from being written, or replaced.
+
+    Raises:
+        InputError: a folder, a pipe or a device, links in a circle, or a place that cannot be written.
+    """
+    what = "a folder" if os.path.isdir(path) else irregular(path)
+    if what is None and os.path.islink(os.path.realpath(path)):
+        what = "a link that leads back to itself"
+    if what is not None:
+        raise InputError(
+            f"the output {str(path)!r} is {what}",
+            expected="a new file, or one to replace",
+            fix="choose another name",
+        )
     check_writable(path, InputError)
 
 
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
-    """A file's name to write to: it takes the place of ``path`` if the body ends well."""
-    path = path.resolve()
+    """A file's name to write to: it takes the place of ``path`` if the body ends well.
+
+    Raises:
+        InputError: see `check_replaceable`. A rename would put a file where a device was.
+    """
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     with _scratch(path) as scratch:
         temporary = scratch / path.name
         yield temporary
+        check_replaceable(path)
         temporary.replace(path)
 
 
 @contextmanager
 def folder_beside(path: Path) -> Iterator[Path]:
     """A new folder's name: it takes the place of ``path``, and of all in it, if all goes well."""
-    path = path.resolve()
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     with _scratch(path) as scratch:
         temporary, old = scratch / path.name, scratch / "replaced"
@@ -105,8 +127,8 @@ def _scratch(path: Path) -> Iterator[Path]:
 
 def check_writable(path: Path, error: type[FheError]) -> None:
     """Raises ``error`` if nothing can be made at a path."""
-    parent = path.resolve().parent
-    while not parent.exists():
+    parent = Path(os.path.realpath(path)).parent
+    while not os.path.lexists(parent):
         parent = parent.parent
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise error(

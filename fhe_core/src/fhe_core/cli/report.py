@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import click
 
 from fhe_core.cli import render
-from fhe_core.cli.outputs import beside, check_writable
+from fhe_core.cli.outputs import beside, check_replaceable
 from fhe_core.errors import CompilationError, InputError
 
 PICTURES = (".png", ".svg")
@@ -21,9 +22,9 @@ def print_report(folder: Path, fmt: str, page: Path | None) -> None:
     from fhe_core.compiler.report.reading import read_report
 
     if page is not None:
-        check_writable(page, InputError)
+        check_replaceable(page)
     report = read_report(folder)
-    name = folder.resolve().name
+    name = Path(os.path.realpath(folder)).name
     if page is not None:
         _write(page, rendered(report, name).encode())
         click.echo(f"Saved to {page}")
@@ -68,7 +69,7 @@ def check_picture(path: Path, settings: Mapping[str, Any]) -> None:
         )
     if path.suffix == ".png":
         _matplotlib()
-    check_writable(path, InputError)
+    check_replaceable(path)
 
 
 def draw_front(path: Path, report: Mapping[str, Any], title: str) -> None:
