@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,14 @@ def class_labels(
     if ints:
         return np.asarray(ints, np.int64), ints_name
     return np.asarray(strings, np.str_), "classlabels_strings"
+
+
+def named_in(attributes: Mapping[str, Any], ints_name: str) -> list[Any] | None:
+    """The labels that a classifier's attributes name, None where they name none or contradict each other."""
+    ints, strings = attributes[ints_name], attributes["classlabels_strings"]
+    if bool(ints) == bool(strings):
+        return None
+    return list(ints or strings)
 
 
 def chosen(labels: Array, best: Array) -> Array:

@@ -10,7 +10,7 @@ from fhe_core.quantization.op import WeightChannels
 
 from fhe_core import CompilationError, QuantizedArray, QuantizedOp
 from fhe_ops_contrib import linear
-from fhe_ops_contrib.labels import chosen
+from fhe_ops_contrib.labels import chosen, named_in
 
 
 class QuantizedScaler(QuantizedOp):
@@ -69,6 +69,9 @@ class QuantizedZipMap(RowOp):
     """ZipMap, after decryption."""
 
     _impl_for_op_named = "ZipMap"
+
+    def class_labels(self) -> Sequence[Any] | None:
+        return named_in(self.attrs, "classlabels_int64s")
 
 
 class QuantizedArrayFeatureExtractor(QuantizedOp):
@@ -176,6 +179,9 @@ class QuantizedLinearClassifier(LinearModel):
     """x @ coefficients + intercepts, the transform, and the label of the largest."""
 
     _impl_for_op_named = "LinearClassifier"
+
+    def class_labels(self) -> Sequence[Any] | None:
+        return named_in(self.attrs, "classlabels_ints")
 
     def weights(self, features: int | None = None) -> Any:
         coefficients = self.attrs["coefficients"]

@@ -6,13 +6,14 @@ node of its own, a layer with one look-up a support vector, and the votes into a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from fhe_core import CompilationError, QuantizedArray, QuantizedOp
 from fhe_ops_contrib import machine_ops, svm
-from fhe_ops_contrib.labels import class_labels
+from fhe_ops_contrib.labels import class_labels, named_in
 from fhe_ops_contrib.quantized import LinearModel, RowOp
 from fhe_ops_contrib.quantized_distances import squared_distances
 
@@ -61,6 +62,9 @@ class QuantizedSVMClassifier(LinearMachine):
 
     _impl_for_op_named = "SVMClassifier"
 
+    def class_labels(self) -> Sequence[Any] | None:
+        return named_in(self.attrs, "classlabels_ints")
+
     def labels(self) -> Any:
         """The class labels."""
         ints, strings = self.attrs["classlabels_ints"], self.attrs["classlabels_strings"]
@@ -108,6 +112,9 @@ class QuantizedSVMVotes(RowOp):
     """Votes, probabilities and labels, after decryption."""
 
     _impl_for_op_named = "SVMVotes"
+
+    def class_labels(self) -> Sequence[Any] | None:
+        return named_in(self.attrs, "classlabels_ints")
 
 
 CLASSES: tuple[type[QuantizedOp], ...] = (QuantizedSVMRegressor, QuantizedSVMClassifier)

@@ -9,12 +9,13 @@ are encrypted already, as after a matrix product.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from fhe_core import CompilationError, QuantizedArray, QuantizedOp
+from fhe_ops_contrib.labels import named_in
 from fhe_ops_contrib.tree_bits import Bits, client_bits, server_bits, spread, stepped
 from fhe_ops_contrib.tree_forms import Forest
 from fhe_ops_contrib.tree_payloads import Numbered, Summed
@@ -133,6 +134,9 @@ class QuantizedTreeEnsembleClassifier(TreeOp):
     """TreeEnsembleClassifier: scores, and the label of the largest, after decryption."""
 
     _impl_for_op_named = "TreeEnsembleClassifier"
+
+    def class_labels(self) -> Sequence[Any] | None:
+        return named_in(self.attrs, "classlabels_int64s")
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         model = Classes.of(attrs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,53 @@ def test_the_score_is_what_the_caller_says() -> None:
     goal = fhe_core.NumpyModule(mlp())(x)
     # The search checked on half of these samples.
     assert np.abs(tight.forward(x, fhe="simulate") - goal).mean() < 0.3
+
+
+def test_the_score_is_what_the_result_measures(
+    found: QuantizedModule, models: Path, digits: dict[str, Array]
+) -> None:
+    """Neither an estimate nor that of the circuit before it was tuned again: the mean of simulations."""
+    assert found.outcome is not None
+    x, y = digits["x_calib"][:2000], digits["y_calib"][:2000]
+    scores = [accuracy(found.forward(x, fhe="simulate", seed=seed), y) for seed in range(100, 105)]
+    assert found.outcome.score == pytest.approx(np.mean(scores), abs=1e-9)
+    net = fhe_core.NumpyModule(models / "mlp_digits.onnx")
+    assert found.outcome.float_score == pytest.approx(accuracy(net(x), y), abs=1e-9)
+    # What it loses where the float model knows the answers by heart is more than it is expected to lose.
+    assert found.outcome.expected_loss <= found.outcome.float_score - found.outcome.score + 1e-9
+    assert found.outcome.expected_loss <= found.outcome.tolerance
+
+
+@pytest.mark.usefixtures("_few")
+def test_what_is_tuned_again_is_checked_and_priced_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every module that may be returned is a candidate with a cost of its own."""
+    monkeypatch.setattr(
+        search.Judge,
+        "divergence",
+        lambda judge, module, seed: module.plan.settings["tuning"] == 200,
+    )
+    found = fhe_core.compile(mlp(), samples(4), tolerance=0.05)
+    last = found.search[-1]
+    assert last.settings.tuning == 400
+    assert last.cost is not None
+    taken = [
+        row for row in found.search if row.cost and row.cost.complexity == found.cost.complexity
+    ]
+    assert any(
+        row.checked >= 0 and row.settings.tuning == found.plan.settings["tuning"] for row in taken
+    )
+
+
+@pytest.mark.parametrize("nodes", ["h = MatMul(x, w)\n y = Relu(h)", "y = MatMul(x, w)"])
+@pytest.mark.usefixtures("_few")
+def test_a_refusal_names_the_check_that_failed(nodes: str) -> None:
+    """With the figures of that check: what came is always less than what was wanted."""
+    net = model(nodes, {"x": ("N", 2)}, constants={"w": np.array([[1, 2], [2, 3]], np.float32)})
+    with pytest.raises(fhe_core.CompilationError) as caught:
+        fhe_core.compile(net, samples(2), tolerance=1e-9)
+    assert re.search("R² of 'y' against the float model, on ", caught.value.problem)
+    wanted = float(str(caught.value.expected).split()[2])
+    assert float(str(caught.value.got).split()[0]) < wanted
 
 
 @pytest.mark.usefixtures("_few")

@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from fhe_core.compiler.concrete_backend import compile_program, concrete
-from fhe_core.compiler.scoring import Score, checked_labels, checked_tolerance
+from fhe_core.compiler.judging import session_criteria
+from fhe_core.compiler.labelling import checked_labels
+from fhe_core.compiler.scoring import Score, checked_tolerance
 from fhe_core.compiler.search import search
 from fhe_core.errors import CompilationError, PlanError
 from fhe_core.progress import Progress, progress_of
-from fhe_core.quantization.module import Cost, Outcome, QuantizedModule
+from fhe_core.quantization.module import Cost, QuantizedModule
 from fhe_core.quantization.plan import Plan
 from fhe_core.quantization.plan_schema import check_p_error, plan_decides
 from fhe_core.quantization.planning import Settings
@@ -53,9 +55,11 @@ def compile(
             for the search's or the plan's choice.
         plan: a ``Plan``, its JSON file or its dict, to compile as it is: without a search. What it decides
             cannot be given too.
-        labels: what the outputs should be on the calibration data, for a search.
-        score: ``score(outputs, expected)``, higher is better; accuracy or R² by default.
-        tolerance: how much of the float model's score a search may lose; 0.005 with labels, else 0.02.
+        labels: what outputs should be on the calibration data, for a search: an array, or a dict by output
+            name. Classes (by number, by the model's own names, or one-hot), yes or no, or numbers.
+        score: ``score(outputs, expected)`` of all outputs, higher is better. By default accuracy of each output
+            that is a classification, and R² of the others; all have to be within tolerance.
+        tolerance: how much of the float model's score a search may lose; 0.005 by labels, else 0.02.
         p_error: probability that one look-up is wrong.
         encrypted: names of the encrypted inputs; all by default.
         client_side: ``any``: what only shapes inputs or outputs runs on the client. ``minimal``: all that
@@ -76,7 +80,8 @@ def compile(
     Raises:
         ModelError, UnsupportedOpError: the model is broken, or an op has no (quantized) implementation.
         PackError: a pack's graph pass changes what the model computes, or one of its hooks fails.
-        CalibrationError, PlanError: the data, the widths or the plan cannot be used.
+        CalibrationError, PlanError: the data, the widths or the plan cannot be used; labels that no answer of
+            the model can equal.
         CompilationError: concrete-python is missing, nothing is within tolerance, or no parameters fit.
     """
     shown = progress_of(progress)
@@ -100,7 +105,7 @@ def compile(
         6 if auto or plan is not None else n_bits, rounding, ranges=ranges, **options
     )
     given = None if plan is None else Plan.of(plan)
-    checked_tolerance(tolerance, None)
+    allowed = checked_tolerance(tolerance)
     session = Session(
         model,
         calibration,
@@ -114,24 +119,27 @@ def compile(
     concrete()
     if given is not None:
         module = session.rebuild(given)
-    elif auto and (settled := _settled(session, base)) is not None:
-        checked_labels(labels, len(next(iter(session.data.values()))))
-        module = settled
     elif auto:
-        found = search(
-            session,
-            checked_labels(labels, len(next(iter(session.data.values())))),
-            score=score,
-            tolerance=tolerance,
-            base=base,
-            compiled=_cost,
-            seed=seed,
-            progress=shown,
-        )
-        module = found.module
-        module.search = found.candidates
-        allowed = checked_tolerance(tolerance, labels)
-        module.outcome = Outcome(found.float_score, found.best.score, allowed)
+        known = checked_labels(labels, session.count, session.graph.output_labels)
+        settled = _settled(session, base)
+        if settled is not None:
+            if score is None:
+                session_criteria(session, known, allowed)
+            module = settled
+        else:
+            found = search(
+                session,
+                known,
+                score=score,
+                tolerance=allowed,
+                base=base,
+                compiled=_cost,
+                seed=seed,
+                progress=shown,
+            )
+            module = found.module
+            module.search = found.candidates
+            module.outcome = found.verdict.outcome
     else:
         module = session.build(base)
     with shown.stage("compiling the circuit"):

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fhe_core.compiler.scoring import Score, default_score, excess, first
+from fhe_core.compiler.labelling import criteria
+from fhe_core.compiler.scoring import (
+    LABELS_TOLERANCE,
+    OUTPUTS_TOLERANCE,
+    Criterion,
+    Custom,
+    Measure,
+    Score,
+)
 from fhe_core.quantization.calibration import batches, blended, static_batch
-from fhe_core.quantization.module import QuantizedModule
+from fhe_core.quantization.module import Outcome, QuantizedModule
 from fhe_core.quantization.session import Session
 from fhe_core.quantization.tuning import divergence
 
@@ -26,6 +35,8 @@ _SCORED = 1000
 _SEARCHED = 0.7
 #: Blends are a sample and up to this share of another.
 _BLENDED = 0.25
+#: How much more disagreement is allowed on blends than loss of a score by labels: as much as without labels.
+_BLEND_FACTOR = 3
 #: Fewer calibration samples than this are not divided: half of them would say too little.
 _LEAST_SAMPLES = 64
 
@@ -40,12 +51,12 @@ def divided(count: int, seed: int) -> tuple[Array, Array]:
     return np.sort(searched), np.sort(np.concatenate([searched, rest]))
 
 
-def parts_of(session: Session, count: int, seed: int) -> tuple[Array, Array]:
+def parts_of(session: Session, seed: int) -> tuple[Array, Array]:
     """The division, in whole batches where the model has a static batch size."""
-    parts = divided(count, seed)
+    parts = divided(session.count, seed)
     batch = static_batch(session.graph) or 1
     a, b = (part[: len(part) // batch * batch] for part in parts)
-    return (a, b) if len(a) and len(b) else (np.arange(count),) * 2
+    return (a, b) if len(a) and len(b) else (np.arange(session.count),) * 2
 
 
 def part_of(data: Mapping[str, Array], part: Array) -> dict[str, Array]:
@@ -56,75 +67,295 @@ def blends_of(session: Session, seed: int) -> dict[str, Array] | None:
     """Samples with a share of another in each; None where inputs are no floats."""
     if any(array.dtype.kind != "f" for array in session.data.values()):
         return None
-    count = len(next(iter(session.data.values())))
     batch = static_batch(session.graph) or 1
-    size = max(min(count, _SCORED) // batch, 1) * batch
-    return blended(session.data, np.arange(count), size, _BLENDED, np.random.default_rng(seed))
+    size = max(min(session.count, _SCORED) // batch, 1) * batch
+    return blended(
+        session.data, np.arange(session.count), size, _BLENDED, np.random.default_rng(seed)
+    )
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one output scored in one check.
+
+    Attributes:
+        output: its name.
+        says: which score of it, and where.
+        goal: the float model's.
+        score: that of what is judged, as measured.
+        lost: what it is expected to lose on data that nobody saw.
+        allowed: how much of that is within tolerance.
+    """
+
+    output: str
+    says: str
+    goal: float
+    score: float
+    lost: float
+    allowed: float
+
+    @property
+    def margin(self) -> float:
+        """By how much it is better than it has to be, in tolerances: 1 is as good as the float model."""
+        if self.allowed > 0:
+            return 1 - self.lost / self.allowed
+        return 1.0 if self.lost <= 0 else -float("inf")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The findings of a check, one for each output that counts."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def score(self) -> float:
+        """The mean over the outputs."""
+        return float(np.mean([finding.score for finding in self.findings]))
+
+    @property
+    def goal(self) -> float:
+        """The float model's."""
+        return float(np.mean([finding.goal for finding in self.findings]))
+
+    @property
+    def worst(self) -> Finding:
+        """Of the output that is nearest to its tolerance, or beyond it the most."""
+        return min(self.findings, key=lambda finding: finding.margin)
+
+    @property
+    def margin(self) -> float:
+        return self.worst.margin
+
+    @property
+    def outcome(self) -> Outcome:
+        """What a module says of itself."""
+        worst = self.worst
+        outputs = {each.output: (each.goal, each.score) for each in self.findings if each.output}
+        return Outcome(self.goal, self.score, worst.allowed, worst.lost, outputs)
+
+    @classmethod
+    def mean(cls, verdicts: Sequence[Verdict]) -> Verdict:
+        """Of several simulations."""
+        columns = zip(*(verdict.findings for verdict in verdicts), strict=True)
+        return cls(
+            tuple(
+                replace(
+                    column[0],
+                    score=float(np.mean([each.score for each in column])),
+                    lost=float(np.mean([each.lost for each in column])),
+                )
+                for column in columns
+            )
+        )
+
+
+def judged(
+    session: Session, labels: Any, *, score: Score | None, tolerance: float | None, seed: int
+) -> tuple[Session, Judge, list[Judge], Array]:
+    """What decides on candidates.
+
+    Args:
+        labels: of the calibration data, as ``checked_labels`` gives them.
+        score: the caller's own; else each output has one, see ``criteria``.
+        tolerance: None for the default of each output.
+
+    Returns:
+        The session, which knows of the classes that the labels tell; who scores candidates on some samples;
+        who checks them, first on all samples; the indices of the former samples.
+
+    Raises:
+        CalibrationError: no answer of the model can equal the labels.
+    """
+    found = (
+        session_criteria(session, labels, tolerance)
+        if score is None
+        else [Criterion("", 0, None, None, _allowed(labels, tolerance))]
+    )
+    outputs = session.graph.output_names
+    session = session.with_class_axes(
+        {outputs[each.index]: each.axis for each in found if each.axis is not None}
+    )
+    searched, checked = parts_of(session, seed)
+
+    def judge(part: Array, where: str) -> Judge:
+        expected = None if labels is None else _labels_of(labels, part)
+        data = part_of(session.data, part)
+        return Judge(session, found, data, where, part=part, score=score, expected=expected)
+
+    first = judge(searched, "on the calibration samples that are searched on")
+    checks = [judge(checked, "on the calibration data")]
+    blends = blends_of(session, seed) if score is None else None
+    if blends is not None:
+        loose = [
+            replace(each, labels=None, allowed=each.allowed * (_BLEND_FACTOR if labelled else 1))
+            for each in found
+            for labelled in [each.labels is not None]
+        ]
+        where = "on blends of two calibration samples each"
+        checks.append(Judge(session, loose, blends, where, part=None))
+    return session, first, checks, searched
+
+
+def session_criteria(session: Session, labels: Any, tolerance: float | None) -> list[Criterion]:
+    """How each output of a session's model is to be judged; see ``criteria``."""
+    return criteria(
+        session.graph.output_labels,
+        session.graph.output_names,
+        float_outputs(session, session.data),
+        session.classes,
+        labels,
+        tolerance,
+    )
+
+
+def _allowed(labels: Any, tolerance: float | None) -> float:
+    if tolerance is not None:
+        return tolerance
+    return OUTPUTS_TOLERANCE if labels is None else LABELS_TOLERANCE
+
+
+def _labels_of(labels: Any, part: Array) -> Any:
+    if isinstance(labels, Mapping):
+        return {name: array[part] for name, array in labels.items()}
+    return labels[part]
 
 
 class Judge:
     """Scores modules on some data.
 
+    Args:
+        where: what this data is, for messages.
+        part: which calibration samples it is; None where it is none of them.
+
     Attributes:
-        goal: the float model's score there.
-        wanted: the least that is within tolerance.
-        allowed: the tolerance.
+        goal: the float model's score there, the mean over the outputs.
     """
 
     def __init__(
         self,
         session: Session,
+        criteria: Sequence[Criterion],
         data: Mapping[str, Array],
-        labels: Array | None,
-        score: Score | None,
-        tolerance: float,
+        where: str,
+        *,
+        part: Array | None,
+        score: Score | None = None,
+        expected: Any = None,
     ) -> None:
-        self.data = data
-        self._outputs_wanted = reference = float_outputs(session, self.data)
-        self._reference = first(reference)
-        self._labels = labels if score is None else None
-        self.expected = labels if labels is not None else self._reference
-        self._score = score or default_score(reference, labels)
-        self.goal = float(self._score(reference, self.expected))
-        self.wanted, self.allowed = self.goal - tolerance, tolerance
+        self.data, self._where = data, where
+        self._session = session
+        self._reference, scores = _references(session, data)
+        self._measures: list[Measure] = [
+            criterion.of(self._reference, part, scores[criterion.index]) for criterion in criteria
+        ]
+        self._whole = score is not None
+        if score is not None:
+            given = _only(self._reference) if expected is None else expected
+            self._measures = [Custom(criteria[0], score, given)]
+        self._goals = [
+            measure.score(self._part(measure, self._reference)) for measure in self._measures
+        ]
+        self.goal = float(np.mean(self._goals))
 
-    def accepts(self, score: float) -> bool:
-        return score >= self.wanted
-
-    def score(self, module: QuantizedModule, seed: int) -> float:
+    def verdict(self, module: QuantizedModule, seed: int) -> Verdict:
         """The mean over several simulations; of one alone where that is hopeless already."""
-        scores = [self._once(module, seed)]
-        if scores[0] >= self.wanted - _HOPELESS:
-            scores += [self._once(module, seed + i) for i in range(1, _SEEDS)]
-        return float(np.mean(scores))
+        verdicts = [self._once(module, seed)]
+        if all(each.lost <= each.allowed + _HOPELESS for each in verdicts[0].findings):
+            verdicts += [self._once(module, seed + i) for i in range(1, _SEEDS)]
+        return Verdict.mean(verdicts)
 
-    def float_score(self, session: Session) -> float:
+    def of_float(self, session: Session) -> Verdict:
         """That of a session's float model."""
-        return self._scored(float_outputs(session, self.data))
+        return self._judged(float_outputs(session, self.data))
 
     def divergence(self, module: QuantizedModule, seed: int) -> float:
-        """How far a module's first output is from the float model's: the mean over several simulations."""
-        runs = (first(self._outputs(module, seed + i)) for i in range(_SEEDS))
-        return float(np.mean([divergence(run, self._reference) for run in runs]))
+        """How far a module's outputs are from the float model's: the mean over several simulations."""
+        runs = (self._outputs(module, seed + i) for i in range(_SEEDS))
+        axes = self._session.class_axes
+        return float(
+            np.mean(
+                [
+                    sum(
+                        divergence(found, wanted, axes.get(name))
+                        for name, found, wanted in zip(
+                            self._session.graph.output_names, run, self._reference, strict=True
+                        )
+                        # Text and maps say nothing that the numbers beside them do not.
+                        if isinstance(found, np.ndarray) and found.dtype.kind in "fiub"
+                    )
+                    for run in runs
+                ]
+            )
+        )
 
-    def _once(self, module: QuantizedModule, seed: int) -> float:
-        return self._scored(self._outputs(module, seed))
+    def _once(self, module: QuantizedModule, seed: int) -> Verdict:
+        return self._judged(self._outputs(module, seed))
 
-    def _scored(self, outputs: Any) -> float:
-        """The score of some outputs; by labels, what can be expected of it on data that nobody saw."""
-        found = float(self._score(outputs, self.expected))
-        if self._labels is None:
-            return found
-        expected = excess(outputs, self._outputs_wanted, self._labels, self._score)
-        return max(found, self.goal - expected)
+    def _judged(self, outputs: Sequence[Any]) -> Verdict:
+        return Verdict(
+            tuple(
+                self._finding(measure, goal, self._part(measure, outputs))
+                for measure, goal in zip(self._measures, self._goals, strict=True)
+            )
+        )
 
-    def _outputs(self, module: QuantizedModule, seed: int) -> Any:
+    def _finding(self, measure: Measure, goal: float, output: Any) -> Finding:
+        score, lost = measure.score(output), measure.lost(output)
+        fallen = goal - score
+        lost = fallen if lost is None else min(fallen, lost)
+        says = f"the {self._says(measure)}, {self._where}"
+        criterion = measure.criterion
+        return Finding(criterion.output, says, goal, score, lost, criterion.allowed)
+
+    def _says(self, measure: Measure) -> str:
+        return "score" if self._whole else measure.criterion.says
+
+    def _part(self, measure: Measure, outputs: Sequence[Any]) -> Any:
+        return _only(outputs) if self._whole else outputs[measure.criterion.index]
+
+    def _outputs(self, module: QuantizedModule, seed: int) -> tuple[Any, ...]:
         arrays = [self.data[name] for name in module.input_names]
-        return module.forward(*arrays, fhe="simulate", seed=seed)
+        return _all(module.forward(*arrays, fhe="simulate", seed=seed))
 
 
-def float_outputs(session: Session, data: Mapping[str, Array]) -> Any:
-    parts = [session.net(**feeds) for feeds in batches(session.graph, data)]
-    if isinstance(parts[0], tuple):
-        return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
-    return np.concatenate(parts)
+def _only(outputs: Sequence[Any]) -> Any:
+    """The outputs as a model returns them: one alone, or a tuple."""
+    return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+
+def _all(outputs: Any) -> tuple[Any, ...]:
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def float_outputs(session: Session, data: Mapping[str, Array]) -> tuple[Any, ...]:
+    """The outputs of a session's float model, each for all samples."""
+    return _fetched(session, data, session.graph.output_names)
+
+
+def _references(
+    session: Session, data: Mapping[str, Array]
+) -> tuple[tuple[Any, ...], list[Array | None]]:
+    """The float model's outputs, and for each the scores of classes that decide it, in the last axis."""
+    classes, names = session.classes, session.graph.output_names
+    behind = {name: classes.behind.get(name, name) for name in names}
+    scored = [name for name in dict.fromkeys(behind.values()) if name in session.class_axes]
+    found = _fetched(session, data, (*names, *scored))
+    known = dict(zip(scored, found[len(names) :], strict=True))
+    scores: list[Array | None] = [None] * len(names)
+    for i, name in enumerate(names):
+        if behind[name] in known:
+            scores[i] = np.moveaxis(known[behind[name]], session.class_axes[behind[name]], -1)
+    return found[: len(names)], scores
+
+
+def _fetched(session: Session, data: Mapping[str, Array], names: Sequence[str]) -> tuple[Any, ...]:
+    wanted = tuple(dict.fromkeys(names))
+    parts = [session.net.run(feeds, fetch=wanted) for feeds in batches(session.graph, data)]
+    return tuple(_joined([part[name] for part in parts]) for name in names)
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    return [sample for part in parts for sample in part]

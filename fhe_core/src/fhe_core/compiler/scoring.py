@@ -1,112 +1,252 @@
-"""How good a quantized model is: the score that a search must keep."""
+"""How good a quantized model is: the score that a search must keep, of each output."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fhe_core.errors import CalibrationError, PlanError
+from fhe_core.errors import PlanError
 
 Array = NDArray[Any]
-Score = Callable[[Any, Array], float]
+Score = Callable[[Any, Any], float]
+#: Answers, (N, ...) integers, truth values or text, from what a model returns for an output.
+Answers = Callable[[Any], Array]
 
 #: How far below the float model's score a search may go, by what it compares with.
 LABELS_TOLERANCE = 0.005
 OUTPUTS_TOLERANCE = 0.02
+#: Scores of classes that are as near to each other, as a share of the largest, are the same.
+_EQUAL = 1e-6
+#: A variance that is less, as a share of the mean square, is none.
+_NOTHING = 1e-12
 
 
-def first(outputs: Any) -> Array:
-    """The outputs to be scored: the first, where a model has several."""
-    return np.asarray(outputs[0] if isinstance(outputs, tuple) else outputs)
+# -- answers
 
 
-def accuracy(outputs: Any, expected: Array) -> float:
-    """Share of samples whose class is right. Outputs: classes, or one score a class in the last axis."""
-    return float(np.mean(_classes(first(outputs)) == _classes(np.asarray(expected))))
+def largest(axis: int) -> Answers:
+    """The place of the largest along an axis."""
+    return lambda output: np.asarray(output).argmax(axis=axis)
 
 
-def _classes(values: Array) -> Array:
-    if values.dtype.kind == "f" and values.ndim > 1 and values.shape[-1] > 1:
-        return values.reshape(len(values), -1, values.shape[-1]).argmax(axis=-1).squeeze(-1)
-    return values.reshape(len(values), -1).squeeze(-1) if values.size == len(values) else values
+def above(threshold: float) -> Answers:
+    """Whether each number is greater."""
+    return lambda output: np.asarray(output) > threshold
+
+
+def as_they_are(output: Any) -> Array:
+    """Integers, truth values or text."""
+    return np.asarray(output)
+
+
+def best_keys(output: Any) -> Array:
+    """Of one map a sample, the key of the largest value."""
+    return np.asarray([max(each, key=each.__getitem__) for each in output])
+
+
+# -- scores
+
+
+def accuracy(found: Array, expected: Array) -> float:
+    """Share of the answers that are right."""
+    return float(np.mean(found == expected))
 
 
 def r_squared(outputs: Any, expected: Array) -> float:
-    """Coefficient of determination over all elements: 1 is perfect, 0 as good as the mean."""
-    found = first(outputs).reshape(len(expected), -1).astype(np.float64)
-    wanted = np.asarray(expected, dtype=np.float64).reshape(len(expected), -1)
-    spread = float(((wanted - wanted.mean(axis=0)) ** 2).sum())
-    error = float(((found - wanted) ** 2).sum())
-    return 1.0 - error / spread if spread > 0 else float(error == 0.0)
+    """Coefficient of determination: 1 is perfect, 0 as good as the mean.
 
-
-def default_score(outputs: Any, labels: Array | None) -> Score:
-    """Accuracy for classes, R² for numbers: by the labels, or by the float model's outputs."""
-    array = first(outputs)
-    many = array.ndim > 1 and array.shape[-1] > 1
-    if labels is not None:
-        classes = labels.dtype.kind in "iubUSO" and (many or array.dtype.kind not in "f")
-        return accuracy if classes else r_squared
-    return accuracy if many or array.dtype.kind != "f" else r_squared
-
-
-def excess(outputs: Any, reference: Any, labels: Array, score: Score) -> float:
-    """What the score by labels is expected to lose against the float model's, where that never saw them.
-
-    A float model is surer of the samples that it was trained on than of any others, so that there each change
-    of its outputs looks like a loss. What can be expected elsewhere follows from the change itself. R²: its
-    mean square, as a share of the labels' variance, if it has nothing to do with the model's errors. Accuracy:
-    where two nearly equal models differ, either may be right; half of such samples is taken for lost.
-
-    Args:
-        outputs, reference: the candidate's and the float model's.
-        score: ``accuracy`` or ``r_squared``.
+    The mean over the columns where there is one row of numbers a sample, each with its own spread; over all
+    elements together where there are more dimensions. What never varies is compared with its magnitude.
     """
-    if score is accuracy:
-        return float(np.mean(_classes(first(outputs)) != _classes(first(reference)))) / 2
-    found, wanted = (
-        first(x).reshape(len(labels), -1).astype(np.float64) for x in (outputs, reference)
-    )
-    spread = float(((labels - labels.mean(axis=0)) ** 2).mean())
-    return float(((found - wanted) ** 2).mean()) / spread if spread > 0 else float("inf")
+    wanted = _rows(expected)
+    return 1.0 - _share(_rows(outputs) - wanted, wanted)
 
 
-def checked_labels(labels: Any, samples: int) -> Array | None:
-    """``labels`` as an array.
+def _rows(values: Any) -> Array:
+    """(N, columns) where each column is a quantity of its own; else (N, 1, elements)."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim <= 2:
+        return array.reshape(len(array), -1, 1)
+    return array.reshape(len(array), 1, -1)
 
-    Raises:
-        CalibrationError: not one for each sample, or NaN among them.
+
+def _share(errors: Array, wanted: Array) -> float:
+    """The mean square of errors, as a share of what varies: the mean over the columns."""
+    spread = ((wanted - wanted.mean(axis=0)) ** 2).mean(axis=(0, 2))
+    power = (wanted**2).mean(axis=(0, 2))
+    # Rounding of floats alone is no spread.
+    spread = np.where(spread > _NOTHING * power, spread, power)
+    lost = (errors**2).mean(axis=(0, 2))
+    # Of what is always 0, any error is all of it.
+    shares = np.divide(lost, spread, out=(lost > 0).astype(np.float64), where=spread > 0)
+    return float(shares.mean())
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """How one output of a model is judged.
+
+    Attributes:
+        output: its name.
+        index: its place among the outputs.
+        answers: what it is read by, where it is a classification; None for numbers.
+        labels: what it should be on the calibration data, in the terms of its answers; None where only the
+            float model says.
+        allowed: how much of the float model's score may be lost.
+        axis: along which it has a score for each class.
+        names: what its answers are called, in the order of these scores; their places where it has none.
     """
-    if labels is None:
+
+    output: str
+    index: int
+    answers: Answers | None
+    labels: Array | None
+    allowed: float
+    axis: int | None = None
+    names: Array | None = None
+
+    @property
+    def says(self) -> str:
+        what = "R²" if self.answers is None else "accuracy"
+        against = "by the labels" if self.labels is not None else "against the float model"
+        return f"{what} of {self.output!r} {against}"
+
+    def of(self, reference: Sequence[Any], part: Array | None, scores: Array | None) -> Measure:
+        """It on some data.
+
+        Args:
+            reference: the float model's outputs there.
+            part: which calibration samples these are; None where they are none, and have no labels.
+            scores: the float model's of each class, in the last axis, where it has them.
+        """
+        own = reference[self.index]
+        labels = None if self.labels is None or part is None else self.labels[part]
+        if self.answers is None:
+            return Numbers(self, np.asarray(own, np.float64), labels)
+        answers = self.answers(own)
+        places = self.places(answers)
+        if scores is None or places is None or not np.array_equal(scores.argmax(axis=-1), places):
+            scores = None  # It decides by something else.
+        return Classification(self, self.answers, answers, labels, scores)
+
+    def places(self, answers: Array) -> Array | None:
+        """The places of answers among the scores; -1 for what is none of them. None where nobody knows."""
+        if self.names is None or self.axis is not None:
+            return answers if answers.dtype.kind in "iu" else None
+        found = np.full(answers.shape, -1)
+        for place, name in enumerate(self.names):
+            found[answers == name] = place
+        return found
+
+
+class Measure:
+    """A criterion on some data."""
+
+    criterion: Criterion
+
+    def score(self, output: Any) -> float:
+        """Of a model's output there: higher is better."""
+        raise NotImplementedError
+
+    def lost(self, output: Any) -> float | None:
+        """What the score by labels is expected to lose against the float model's on data that it never saw.
+
+        A float model is surer of the samples that it was trained on than of any others, so that there each
+        change of its outputs looks like a loss. What can be expected elsewhere follows from the change
+        itself. None without labels: the score says it all.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Numbers(Measure):
+    """R². The loss is the mean square of what changed, as a share of the labels' variance, if it has nothing
+    to do with the model's errors."""
+
+    criterion: Criterion
+    reference: Array
+    labels: Array | None
+
+    def score(self, output: Any) -> float:
+        return r_squared(output, self.reference if self.labels is None else self.labels)
+
+    def lost(self, output: Any) -> float | None:
+        if self.labels is None:
+            return None
+        return _share(_rows(output) - _rows(self.reference), _rows(self.labels))
+
+
+@dataclass(frozen=True)
+class Classification(Measure):
+    """Accuracy. The loss is half of the answers that changed: where two nearly equal models differ, either may
+    be right.
+
+    Attributes:
+        reference: the float model's answers.
+        scores: of each class, in the last axis, where the float model has them.
+    """
+
+    criterion: Criterion
+    answers: Answers
+    reference: Array
+    labels: Array | None
+    scores: Array | None
+
+    def score(self, output: Any) -> float:
+        found = self._found(output)
+        if self.labels is not None:
+            return accuracy(found, self.labels)
+        return float(np.mean((found == self.reference) | self._equals(found)))
+
+    def lost(self, output: Any) -> float | None:
+        if self.labels is None:
+            return None
+        found = self._found(output)
+        return float(np.mean((found != self.reference) & ~self._equals(found))) / 2
+
+    def _found(self, output: Any) -> Array:
+        return self.answers(output).reshape(self.reference.shape)
+
+    def _equals(self, found: Array) -> Array:
+        """Answers that the float model itself rates as high as its own: it has the first of the best."""
+        places = None if self.scores is None else self.criterion.places(found)
+        if self.scores is None or places is None:
+            return np.zeros(found.shape, bool)
+        known = (places >= 0) & (places < self.scores.shape[-1])
+        ours = np.take_along_axis(self.scores, np.where(known, places, 0)[..., None], axis=-1)[
+            ..., 0
+        ]
+        reach = np.abs(self.scores).max(axis=-1)
+        return known & (ours >= self.scores.max(axis=-1) - _EQUAL * reach)
+
+
+@dataclass(frozen=True)
+class Custom(Measure):
+    """The caller's own score, of all outputs."""
+
+    criterion: Criterion
+    function: Score
+    expected: Any
+
+    def score(self, output: Any) -> float:
+        return float(self.function(output, self.expected))
+
+    def lost(self, output: Any) -> float | None:
         return None
-    array = np.asarray(labels)
-    if array.ndim == 0 or len(array) != samples:
-        raise CalibrationError(
-            "labels and calibration data do not belong together",
-            expected=f"{samples} labels, one a sample",
-            got=f"shape {array.shape}",
-            fix="give the labels of the calibration samples",
-        )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise CalibrationError(
-            "the labels hold NaN or infinity",
-            got=f"{int((~np.isfinite(array)).sum())} such labels",
-            fix="drop those samples",
-        )
-    return array
 
 
-def checked_tolerance(tolerance: Any, labels: Array | None) -> float:
-    """The tolerance, with its default.
+def checked_tolerance(tolerance: Any) -> float | None:
+    """The tolerance, None for the default of each output.
 
     Raises:
         PlanError: it is no number of at least 0.
     """
     if tolerance is None:
-        return OUTPUTS_TOLERANCE if labels is None else LABELS_TOLERANCE
+        return None
     if isinstance(tolerance, (int, float)) and not isinstance(tolerance, bool) and tolerance >= 0:
         return float(tolerance)
     raise PlanError(

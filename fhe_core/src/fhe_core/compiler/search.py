@@ -19,12 +19,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from fhe_core.compiler.building import Builder
-from fhe_core.compiler.judging import Judge, blends_of, part_of, parts_of
-from fhe_core.compiler.scoring import Score, checked_tolerance
+from fhe_core.compiler.judging import Finding, Judge, Verdict, judged
+from fhe_core.compiler.scoring import Score
 from fhe_core.compiler.students import Student, in_best_forms, students
 from fhe_core.errors import CompilationError
 from fhe_core.progress import Progress
@@ -40,10 +39,12 @@ WIDTHS = (3, 4, 5, 6, 8)
 #: Bits of activations and of weights, together, that are tried, the most accurate first: these tell whether a
 #: rounding is worth more trials.
 PAIRS = ((8, 8), (8, 6), (6, 6), (6, 5), (5, 5), (5, 4), (4, 4))
+#: What is tried before where no look-up follows: there wide sums cost next to nothing.
+WIDE_PAIRS = ((12, 12), (10, 10))
 #: Two candidates this far below what is wanted, in tolerances, end the trials with a rounding, or three nearer.
 _NEAR = 1.2
-#: How much more disagreement is allowed on blends than loss of score: as much as without labels.
-_BLEND_FACTOR = 3
+#: Between the seeds of simulations for a score and those of its check.
+_CHECKED = 100
 #: How many single changes are tried on the best uniform candidate.
 _REFINEMENTS = 16
 #: How far below what is wanted a model may be before it is tuned, in tolerances; for how many steps candidates
@@ -70,13 +71,16 @@ class Candidate:
         settings: what it was built with.
         student: what was left out of the model before.
         score: mean of simulations on the samples of the search.
+        worst: in the check that it is nearest to fail, or fails the most, of those that it was put to.
         cost: of its circuit, where it was good enough to be compiled.
-        checked: the lowest of its scores over what was wanted, of all that decide; where it was looked at.
+        checked: by how much it is better than it has to be, in tolerances, in the worst of all checks; where it
+            was put to them.
     """
 
     settings: Settings
     student: Student
     score: float
+    worst: Finding
     cost: Cost | None = None
     checked: float = -float("inf")
 
@@ -94,21 +98,21 @@ class Found:
         best: the cheapest candidate within tolerance.
         module: what it is.
         candidates: all that were looked at, in order.
-        float_score: the float model's, on the same samples.
+        verdict: on the module, by the calibration data.
     """
 
     best: Candidate
     module: QuantizedModule
     candidates: tuple[Candidate, ...]
-    float_score: float
+    verdict: Verdict
 
 
 def search(
     session: Session,
-    labels: Array | None,
+    labels: Any,
     *,
     score: Score | None,
-    tolerance: Any,
+    tolerance: float | None,
     base: Settings,
     compiled: Callable[[QuantizedModule], Cost],
     seed: int,
@@ -118,37 +122,23 @@ def search(
 
     Args:
         session: the model with its calibration data.
-        labels: of the calibration data, or None.
-        score: (outputs, expected), higher is better; accuracy or R² by default.
+        labels: of the calibration data, as ``checked_labels`` gives them.
+        score: (outputs, expected), higher is better; accuracy or R² of each output by default.
         compiled: the cost of a module's circuit.
 
     Raises:
-        CompilationError: no candidate is within tolerance; says how close the best one came.
+        CalibrationError: no answer of the model can equal the labels.
+        CompilationError: no candidate is within tolerance; says which check the best one failed.
     """
-    count = len(next(iter(session.data.values())))
-    allowed = checked_tolerance(tolerance, labels)
-    parts = parts_of(session, count, seed)
-    searched, checked = (
-        Judge(
-            session,
-            part_of(session.data, part),
-            None if labels is None else labels[part],
-            score,
-            allowed,
-        )
-        for part in parts
+    session, searched, checks, samples = judged(
+        session, labels, score=score, tolerance=tolerance, seed=seed
     )
-    checks = [checked]
-    blends = blends_of(session, seed) if score is None else None
-    if blends is not None:
-        loose = allowed if labels is None else _BLEND_FACTOR * allowed
-        checks.append(Judge(session, blends, None, None, loose))
-    state = _State(compiled, parts[0], searched, checks, seed)
+    state = _State(compiled, samples, searched, checks, seed)
     with progress.stage("looking for what can be left out") as advance:
         smaller = students(
             session,
             state.margin,
-            parts[0],
+            samples,
             least=_LEAST_MARGIN,
             seed=seed,
             advance=advance,
@@ -161,7 +151,8 @@ def search(
         for student, kept in _in_order(smaller):
             if state.best and student.lookups * LOOKUP[kept] > _complexity(state.best):
                 break
-            tried = [widened(base, rounding=kept, **_bits(*pair)) for pair in PAIRS]
+            pairs = PAIRS if student.lookups else WIDE_PAIRS + PAIRS
+            tried = [widened(base, rounding=kept, **_bits(*pair)) for pair in pairs]
             if not state.is_promising(student, tried):
                 continue
             misses = 0
@@ -172,14 +163,16 @@ def search(
                 if len(state.rows) == looked_at:
                     continue
                 near = state.rows[-1].checked
-                misses += (near < 0) + (near < -_NEAR * allowed)
+                misses += (near < 0) + (near < -_NEAR)
                 if misses > 2:
                     break
         if state.best is None:
-            raise _nothing(state.rows, searched)
+            raise _nothing(state.rows)
         _refine(state, advance)
-        module = _finished(state, state.best)
-    return Found(state.best, module, tuple(state.rows), searched.goal)
+        module = _finished(state)
+    return Found(
+        state.best, module, tuple(state.rows), state.checks[0].verdict(module, seed + _CHECKED)
+    )
 
 
 def _in_order(smaller: Sequence[Student]) -> list[tuple[Student, int]]:
@@ -193,15 +186,20 @@ def _in_order(smaller: Sequence[Student]) -> list[tuple[Student, int]]:
     return sorted(pairs, key=lambda pair: pair[0].lookups * LOOKUP[pair[1]])
 
 
-def _finished(state: _State, best: Candidate) -> QuantizedModule:
-    """The best candidate, tuned on all data if that brings it nearer to the float model."""
-    session = best.student.session
-    found = session.build(best.settings, state.samples)
-    tuned = session.build(replace(best.settings, tuning=_STEPS))
-    seed = state.seed + 200
-    judge = state.checks[-1]
-    nearer = judge.divergence(tuned, seed) < judge.divergence(found, seed)
-    return tuned if nearer and state.checked(tuned) >= 0 else found
+def _finished(state: _State) -> QuantizedModule:
+    """The best candidate; tuned on all data if that brings it nearer to the float model, and passes as well.
+
+    What is tuned again is another circuit: it is priced and checked again.
+    """
+    best, found = state.best, state.module
+    if best is None or found is None:
+        raise LookupError("a search ends with its best candidate")
+    settings = replace(best.settings, tuning=_STEPS)
+    tuned = best.student.session.build(settings)
+    seed, judge = state.seed + 200, state.checks[-1]
+    if judge.divergence(tuned, seed) < judge.divergence(found, seed):
+        state.take(best.student, settings, tuned)
+    return state.module or found
 
 
 def _refine(state: _State, advance: Callable[[int], None]) -> None:
@@ -236,15 +234,39 @@ def _neighbours(state: _State) -> list[tuple[Student, Settings]]:
     return [(student, changed) for changed in found]
 
 
-def _nothing(rows: list[Candidate], judge: Judge) -> CompilationError:
-    closest = max(rows, key=lambda row: row.score, default=None)
+def _nothing(rows: Sequence[Candidate]) -> CompilationError:
+    """Why none of the candidates is good enough: the check that the nearest one failed."""
+    if not rows:
+        return CompilationError(
+            "no uniform widths give accumulators that a circuit can hold",
+            expected="accumulators that fit at some of 4 to 8 bits",
+            got="sums too wide for any look-up",
+            fix="give n_bits and rounding yourself, or make layers narrower",
+        )
+    failed = [row for row in rows if row.worst.margin < 0]
+    if not failed:
+        return CompilationError(
+            "Concrete has no parameters for any candidate within tolerance",
+            expected="a circuit that can be compiled",
+            got=f"none for {len(rows)} candidates, {_spell(rows[-1].settings)} among them",
+            fix="allow a larger tolerance or a larger p_error, or give n_bits and rounding yourself",
+        )
+    # Of those that went furthest, the nearest.
+    closest = max(failed, key=lambda row: (row.cost is not None, row.worst.margin, row.score))
+    worst = closest.worst
+    wanted, got, goal = _apart(worst.goal - worst.allowed, worst.score, worst.goal)
     return CompilationError(
-        "no uniform widths keep the score within tolerance",
-        expected=f"at least {judge.wanted:.4f} on held-out calibration data "
-        f"(float: {judge.goal:.4f})",
-        got=f"{closest.score:.4f} with {_spell(closest.settings)}" if closest else "nothing fits",
+        f"no uniform widths keep {worst.says}, within tolerance",
+        expected=f"at least {wanted} (float: {goal})",
+        got=f"{got} with {_spell(closest.settings)}",
         fix="allow a larger tolerance, or give n_bits and rounding yourself",
     )
+
+
+def _apart(wanted: float, got: float, goal: float) -> tuple[str, ...]:
+    """Figures with as many digits as tell the first two apart, at least four."""
+    digits = next((n for n in range(4, 16) if f"{wanted:.{n}f}" != f"{got:.{n}f}"), 16)
+    return tuple(f"{value:.{digits}f}" for value in (wanted, got, goal))
 
 
 def _complexity(candidate: Candidate | None) -> float:
@@ -272,6 +294,7 @@ class _State:
 
     Attributes:
         best: the cheapest candidate within tolerance so far.
+        module: what that is.
         rows: every candidate.
     """
 
@@ -286,6 +309,7 @@ class _State:
         self._compiled, self.samples = compiled, samples
         self.searched, self.checks, self.seed = searched, checks, seed
         self.best: Candidate | None = None
+        self.module: QuantizedModule | None = None
         self.rows: list[Candidate] = []
         self._seen: set[tuple[int, str]] = set()
         self._builders: dict[int, Builder] = {}
@@ -300,12 +324,7 @@ class _State:
 
     def margin(self, session: Session) -> float:
         """By how much a float model is better than it has to be, as a share of what it may lose."""
-        shares = []
-        for check in self.checks:
-            spare = check.float_score(session) - check.wanted
-            allowed = check.goal - check.wanted
-            shares.append(spare / allowed if allowed > 0 else float(np.sign(spare)) + 1)
-        return min(shares)
+        return min(check.of_float(session).margin for check in self.checks)
 
     def consider(self, student: Student, settings: Settings) -> bool:
         """Build, score and price a candidate. Whether it is the new best."""
@@ -316,20 +335,24 @@ class _State:
         if self.is_too_dear(student, settings):
             return False
         module = builder.module(settings)
-        if module is None:
-            return False
-        found = Candidate(settings, student, self.searched.score(module, self.seed))
+        return module is not None and self.take(student, settings, module)
+
+    def take(self, student: Student, settings: Settings, module: QuantizedModule) -> bool:
+        """Score and price a module; it is the best from now on where it is better."""
+        verdict = self.searched.verdict(module, self.seed)
+        found = Candidate(settings, student, verdict.score, verdict.worst)
         better = False
-        if self.searched.accepts(found.score):
-            found = replace(found, cost=builder.cost(module, settings))
+        if verdict.margin >= 0:
+            found = replace(found, cost=self.builder(student).cost(module, settings))
             if found.cost and self._price(_complexity(found)) <= self._price(
                 _complexity(self.best) * _SAME
             ):
-                found = replace(found, checked=self.checked(module))
+                worst = self.checked(module)
+                found = replace(found, checked=worst.margin, worst=worst)
                 better = found.checked >= 0 and self._is_better(found)
         self.rows.append(found)
         if better:
-            self.best = found
+            self.best, self.module = found, module
         return better
 
     def _is_better(self, found: Candidate) -> bool:
@@ -357,11 +380,12 @@ class _State:
         for each in settings:
             module = self.builder(student).module(each)
             if module is not None:
-                score = self.searched.score(module, self.seed)
-                self.rows.append(Candidate(each, student, score))
-                return score >= self.searched.wanted - _TUNABLE * self.searched.allowed
+                verdict = self.searched.verdict(module, self.seed)
+                self.rows.append(Candidate(each, student, verdict.score, verdict.worst))
+                return verdict.margin >= -_TUNABLE
         return False
 
-    def checked(self, module: QuantizedModule) -> float:
-        """By how much a module is better than it has to be, in the check where that is least."""
-        return min(check.score(module, self.seed + 100) - check.wanted for check in self.checks)
+    def checked(self, module: QuantizedModule) -> Finding:
+        """In the check that a module is nearest to fail, or fails the most."""
+        findings = [check.verdict(module, self.seed + _CHECKED).worst for check in self.checks]
+        return min(findings, key=lambda finding: finding.margin)

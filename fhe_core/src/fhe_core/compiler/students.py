@@ -336,7 +336,7 @@ def _channels(session: Session, placed: PlacedOp) -> Iterator[_Channel]:
         without[tuple(chosen)] = mean[index]
         found = rest.run({**feeds, name: without})
         damage = sum(
-            divergence(after, tensors[output])
+            divergence(after, tensors[output], session.class_axes.get(output))
             for output, after in zip(outputs, found.values(), strict=True)
             # Text and maps say nothing that the numbers beside them do not.
             if isinstance(after, np.ndarray) and after.dtype.kind in "fiub"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -66,17 +66,22 @@ class Spending:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a search for widths ended with, on the calibration data that it scored.
+    """What a search for widths ended with, on the calibration data.
 
     Attributes:
-        float_score: the float model's.
-        score: of what was found.
-        tolerance: how much may be lost.
+        float_score: the float model's; the mean over the outputs.
+        score: of what was found, as measured: the mean of simulations.
+        tolerance: how much may be lost, of the output that is nearest to it.
+        expected_loss: of that output, on data that nobody saw: less than what is measured where the model knows
+            the calibration data by heart.
+        outputs: of each output the float model's score, and that of what was found.
     """
 
     float_score: float
     score: float
     tolerance: float
+    expected_loss: float = 0.0
+    outputs: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 class Circuit(Protocol):

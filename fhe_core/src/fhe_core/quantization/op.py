@@ -231,6 +231,27 @@ class QuantizedOp:
         """
         return None
 
+    # -- what the outputs mean, for whoever scores them
+
+    def class_axis(self, shape: tuple[int, ...]) -> int | None:
+        """The axis of the first input along which elements are scores of classes, the largest the answer.
+
+        For ops that turn scores into a decision or into probabilities, as ArgMax and Softmax do. None: there is
+        no such axis.
+
+        Args:
+            shape: of that input, with the batch dimension 1.
+        """
+        return None
+
+    def class_labels(self) -> Sequence[Any] | None:
+        """What the op calls its classes, in the order of their scores; None where it names none.
+
+        Outputs that are no floats are then such names, and float outputs, or where there are none the input,
+        have a score for each class in their last axis.
+        """
+        return None
+
     # -- fusion
 
     def can_fuse(self) -> bool:

@@ -34,6 +34,7 @@ from fhe_core.quantization.calibration import (
     not_finite,
     static_batch,
 )
+from fhe_core.quantization.classes import Classes, classes_of
 from fhe_core.quantization.evidence import Evidence
 from fhe_core.quantization.exact_inputs import exact_elements, that_run, unseen, with_room
 from fhe_core.quantization.extremes import Extremes
@@ -99,6 +100,8 @@ class Session:
         self.alternatives: tuple[str, ...] = ()
         #: The session of the model as it came.
         self.whole = self
+        self._classes: Classes | None = None
+        self._axes: dict[str, int] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self.school = School(self.net, self.graph, self.data, seed)
         self._trained = trained
@@ -128,6 +131,29 @@ class Session:
                 for name in placed.node.inputs
             )
         self._unfused = unfused(self.net, self.placement, self.data, self.seed)
+
+    @property
+    def count(self) -> int:
+        """How many calibration samples there are."""
+        return len(next(iter(self.data.values())))
+
+    @property
+    def classes(self) -> Classes:
+        """What the model as it came says of its classes."""
+        if self.whole._classes is None:
+            self.whole._classes = classes_of(self.whole.net, self.whole.placement, self.whole.shape)
+        return self.whole._classes
+
+    @property
+    def class_axes(self) -> Mapping[str, int]:
+        """The axis of each tensor that has a score for each class, as the model or a caller's labels say."""
+        return {**self.classes.axes, **self._axes}
+
+    def with_class_axes(self, axes: Mapping[str, int]) -> Session:
+        """This session of a whole model, with axes that labels told."""
+        other = copy.copy(self)
+        other.whole, other._axes = other, dict(axes)
+        return other
 
     @property
     def reducible(self) -> bool:
@@ -324,7 +350,7 @@ class Session:
             if integers.shape != real.shape:
                 return None
             readings.append(line_through(integers, real, axes=(0,)))
-        return self.school.lessons(module, readings, samples)
+        return self.school.lessons(module, readings, self.class_axes, samples)
 
     def record(self, plan: Plan) -> Recorded:
         """The integer program of the model under a plan, without widths and tables."""

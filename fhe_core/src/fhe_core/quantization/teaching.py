@@ -35,12 +35,14 @@ class School:
         self,
         module: QuantizedModule,
         readings: Sequence[tuple[Array, Array]],
+        class_axes: Mapping[str, int],
         samples: Array | None,
     ) -> Lessons | None:
         """What a module's program is to be tuned on.
 
         Args:
             readings: what the integers of its outputs mean.
+            class_axes: of the tensors that have a score for each class.
             samples: indices of the calibration samples to blend; None for all.
 
         Returns:
@@ -63,6 +65,7 @@ class School:
             dict(zip(module.encoder_names, integers, strict=True)),
             [targets[name].astype(np.float64) for name in names],
             readings,
+            [class_axes.get(name) for name in names],
         )
 
     def blends(self, samples: Array | None) -> dict[str, Array]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -75,13 +75,13 @@ class _Outcome:
     Attributes:
         outputs: by position; None where even the shape is not known.
         read: positions of the inputs, of those that are not constant, whose integers it asked for.
-        results: encrypted ones, yet to become integers or what the client is sent.
+        results: encrypted ones by position, yet to become integers or what the client is sent.
         error: why it cannot be computed.
     """
 
     outputs: tuple[Seen | None, ...]
     read: frozenset[int] = frozenset()
-    results: tuple[QuantizedArray, ...] = ()
+    results: Mapping[int, QuantizedArray] = field(default_factory=dict)
     error: FheError | None = None
 
 
@@ -158,21 +158,18 @@ class _Trials:
     def _judge(
         self, placed: PlacedOp, outcome: _Outcome, uses: Mapping[str, set[str]]
     ) -> FheError | None:
-        """Why the results cannot be used as they are, if they cannot."""
-        writes = set(placed.node.writes)
+        """Why the results that something uses cannot be used as they are, if they cannot."""
         before = any(seen is not None and seen.client == "before" for seen in outcome.outputs)
-        ways: list[Callable[[Sequence[QuantizedArray]], None]] = []
-        if writes & uses["integers"]:
-            ways.append(_as_integers)
-        if before or writes & uses["decrypted"]:
-            ways.append(_on_client)
-        for way in ways:
-            key = id(outcome), way
-            if key not in self._judged:
-                with _at(placed):
-                    self._judged[key] = _said(way, outcome.results)
-            if self._judged[key] is not None:
-                return self._judged[key]
+        for way, names in ((_as_integers, uses["integers"]), (_on_client, uses["decrypted"])):
+            for index, array in outcome.results.items():
+                if placed.node.outputs[index] not in names and not (before and way is _on_client):
+                    continue
+                key = id(outcome), index, way
+                if key not in self._judged:
+                    with _at(placed):
+                        self._judged[key] = _said(way, [array])
+                if self._judged[key] is not None:
+                    return self._judged[key]
         return None
 
 
@@ -227,8 +224,12 @@ def _attempt(placed: PlacedOp, inputs: Inputs) -> _Outcome:
             return _Outcome(_in_float(placed, arrays, plan), error=error)
         read = frozenset(i for i, name in enumerate(placed.variable) if arrays[name].is_quantized)
         outputs = [described(placed, name, results.get(name), plan) for name in placed.node.outputs]
-        encrypted = [array for array in results.values() if isinstance(array.values, Tensor)]
-        return _Outcome(tuple(outputs), read, tuple(encrypted))
+        encrypted = {
+            index: results[name]
+            for index, name in enumerate(placed.node.outputs)
+            if name in results and isinstance(results[name].values, Tensor)
+        }
+        return _Outcome(tuple(outputs), read, encrypted)
 
 
 def _at(placed: PlacedOp) -> AbstractContextManager[None]:

@@ -46,6 +46,8 @@ _PUSH = 0.2
 _TEMPERATURE = 2.0
 _BY_VALUE = 0.1
 _TINY = 1e-12
+#: Columns vary by as much at least, as a share of what they vary by on average.
+_FLAT = 1e-6
 #: Of one tuning at the most: some ten seconds.
 _MULTIPLICATIONS = 2e11
 
@@ -58,11 +60,13 @@ class Lessons:
         integers: what the client encrypts, (samples, ...) for each input of the program.
         targets: what the float model has in place of each output, of the same shapes.
         readings: slope and offset of each output: what its integers mean, for each element.
+        axes: along which each output has a score for each class; None where it has numbers.
     """
 
     integers: Mapping[str, Array]
     targets: Sequence[Array]
     readings: Sequence[tuple[Array, Array]]
+    axes: Sequence[int | None]
 
     def first(self, count: int) -> Lessons:
         """The first ones."""
@@ -74,7 +78,8 @@ class Lessons:
 
     def _part(self, chosen: Any) -> Lessons:
         integers = {name: array[chosen] for name, array in self.integers.items()}
-        return Lessons(integers, [target[chosen] for target in self.targets], self.readings)
+        targets = [target[chosen] for target in self.targets]
+        return Lessons(integers, targets, self.readings, self.axes)
 
 
 @dataclass(frozen=True)
@@ -117,8 +122,8 @@ def tune(
     examined = lessons.first(EXAMINED)
     outputs = tape.forward(examined.integers, None)
     readings = [
-        _Reading(*line, float(target.var()) or 1.0)
-        for line, target in zip(lessons.readings, examined.targets, strict=True)
+        _Reading(*line, _variance(target, axis), axis)
+        for line, target, axis in zip(lessons.readings, examined.targets, lessons.axes, strict=True)
     ]
     tape.centre()
     learners = {key: _Adam(value, tape.unit(key)) for key, value in tape.learned.items()}
@@ -162,19 +167,29 @@ def _affordable(program: Program) -> int:
     return int(_MULTIPLICATIONS // (3 * _BATCH * max(multiplications, 1)))
 
 
-def divergence(found: Array, wanted: Array) -> float:
+def divergence(found: Array, wanted: Array, axis: int | None = None) -> float:
     """How far outputs are from the float model's: mean over the samples, 0 for equal ones.
 
-    Scores of classes, one row a sample: the divergence (Kullback, Leibler, 1951) of their probabilities at
-    temperature 2, and a tenth of the next. Else: squared error over the variance of what is wanted.
+    Scores of classes along ``axis``: the divergence (Kullback, Leibler, 1951) of their probabilities at
+    temperature 2, and a tenth of the next. Numbers: squared error over the variance of what is wanted, of
+    each column where a sample has one row of them.
     """
     found, wanted = np.asarray(found, np.float64), np.asarray(wanted, np.float64)
-    error = float(np.mean((found - wanted) ** 2) / (np.var(wanted) or 1.0))
-    if not _is_scores(wanted):
+    error = float(np.mean((found - wanted) ** 2 / _variance(wanted, axis)))
+    if axis is None:
         return error
-    probable, given = _softmax(wanted / _TEMPERATURE), _softmax(found / _TEMPERATURE)
+    probable = _softmax(wanted / _TEMPERATURE, axis)
+    given = _softmax(found / _TEMPERATURE, axis)
     surprise = probable * (np.log(probable + _TINY) - np.log(given + _TINY))
-    return float(surprise.sum(axis=1).mean()) + _BY_VALUE * error
+    return float(surprise.sum(axis=axis).mean()) + _BY_VALUE * error
+
+
+def _variance(wanted: Array, axis: int | None) -> Array:
+    """What squared errors count by: the variance of all; of each column where those are numbers. Never 0."""
+    if axis is not None or wanted.ndim != 2:
+        return np.asarray(wanted.var() or 1.0)
+    found = wanted.var(axis=0)
+    return np.maximum(found, _FLAT * found.mean() or 1.0)
 
 
 def line_through(x: Array, y: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
@@ -195,30 +210,34 @@ class _Reading:
 
     slope: Array
     offset: Array
-    variance: float
+    variance: Array
+    axis: int | None
 
     def loss(self, integers: Array, target: Array) -> float:
         """How far the output is from what it has to be."""
-        return divergence(self.offset + self.slope * integers, target)
+        return divergence(self.offset + self.slope * integers, target, self.axis)
 
     def gradient(self, integers: Array, target: Array) -> Array:
         """Of the loss, for the integers."""
         found = self.offset + self.slope * integers
         gradient = np.asarray(2 * (found - target) / (found.size * self.variance))
-        if _is_scores(found):
-            wrong = _softmax(found / _TEMPERATURE) - _softmax(target / _TEMPERATURE)
-            gradient = _BY_VALUE * gradient + wrong / (_TEMPERATURE * len(found))
+        if self.axis is not None:
+            wrong = _softmax(found / _TEMPERATURE, self.axis)
+            wrong -= _softmax(target / _TEMPERATURE, self.axis)
+            count = found.size // found.shape[self.axis]
+            gradient = _BY_VALUE * gradient + wrong / (_TEMPERATURE * count)
         return np.asarray(gradient * self.slope, np.float32)
 
 
-def _is_scores(values: Array) -> bool:
-    """Whether these are scores of classes, one row a sample."""
-    return values.ndim == 2 and values.shape[1] > 1
+def _softmax(x: Array, axis: int) -> Array:
+    powers = np.exp(x - x.max(axis=axis, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=axis, keepdims=True))
 
 
-def _softmax(x: Array) -> Array:
-    powers = np.exp(x - x.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+def _offset(node: Node) -> Array:
+    """What a node adds, of the rank of its result."""
+    offset = np.asarray(node.attributes["offset"])
+    return offset.reshape((1,) * (len(node.shape) - offset.ndim) + offset.shape)
 
 
 class _Adam:
@@ -253,7 +272,7 @@ class _Tape:
             if "kernel" in node.attributes or (node.op == "shift" and node.name)
         }
         self.learned: dict[int, Array] = {
-            key: np.zeros(node.attributes["offset"].shape, np.float32)
+            key: np.zeros(_offset(node).shape, np.float32)
             if node.op == "shift"
             else node.attributes["weights"].astype(np.float32)
             for key, node in self._named.items()
@@ -325,7 +344,7 @@ class _Tape:
             },
             {node.name: integers[key] for key, node in shifts.items()},
             {
-                node.name: self._values[key].mean(axis=0) - node.attributes["offset"][0]
+                node.name: self._values[key].mean(axis=0) - _offset(node)[0]
                 for key, node in shifts.items()
             },
         )
@@ -371,7 +390,7 @@ class _Tape:
         if learned is None:
             return node.attributes
         if node.op == "shift":
-            offset = node.attributes["offset"] + self._shift(id(node))
+            offset = _offset(node) + self._shift(id(node))
             return {**node.attributes, "offset": offset}
         return {**node.attributes, "weights": np.rint(learned)}
 

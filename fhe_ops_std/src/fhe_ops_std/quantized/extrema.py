@@ -35,10 +35,16 @@ class AlongAxis(QuantizedOp):
 
     def axes(self, x: QuantizedArray) -> tuple[int, ...]:
         rank = len(x.shape)
+        return sample_axes(self, self._range(rank), rank)
+
+    def class_axis(self, shape: tuple[int, ...]) -> int | None:
+        axes = [axis for axis in self._range(len(shape)) if shape[axis] != 1]
+        return axes[0] if len(axes) == 1 else None
+
+    def _range(self, rank: int) -> range:
         axis = self.attrs["axis"] % rank
         opset = self.where.opset
-        last = axis + 1 if opset is None or opset >= _ONE_AXIS_SINCE else rank
-        return sample_axes(self, range(axis, last), rank)
+        return range(axis, axis + 1 if opset is None or opset >= _ONE_AXIS_SINCE else rank)
 
 
 @dataclass(frozen=True)
@@ -158,6 +164,9 @@ class QuantizedArgMax(QuantizedOp):
     _impl_for_op_named = "ArgMax"
     shapes_outputs: ClassVar[bool] = True
     most: ClassVar[bool] = True
+
+    def class_axis(self, shape: tuple[int, ...]) -> int | None:
+        return int(self.attrs["axis"]) % len(shape) if self.most else None
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         (x,) = q_inputs
