@@ -6,6 +6,10 @@ import hashlib
 import io
 import json
 import os
+import subprocess
+import sys
+import threading
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +17,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fhe_core.compiler.folder import FORMAT, MANIFEST, digest_of, manifest_of
+from fhe_core.compiler.folder import (
+    FORMAT,
+    MANIFEST,
+    digest_of,
+    manifest_of,
+    read_folder,
+    write_folder,
+)
 from fhe_core.quantization.module import QuantizedModule
 
 import fhe_core
+from fhe_core import exchange
 
 from .nets import FAST, WEIGHTS, cnn, mlp, samples
 
@@ -164,6 +176,10 @@ def foreign_folder(place: Path) -> None:
     (place / "mine.txt").write_text("mine")
 
 
+def folders_alone(place: Path) -> None:
+    (place / "mine" / "too").mkdir(parents=True)
+
+
 def foreign_manifest(place: Path) -> None:
     """Other tools write files of this name too."""
     foreign_folder(place)
@@ -187,7 +203,15 @@ def saved_client(place: Path) -> None:
 
 @pytest.mark.parametrize(
     "foreign",
-    [foreign_file, foreign_folder, foreign_manifest, odd_manifest, saved_with_notes, saved_client],
+    [
+        foreign_file,
+        foreign_folder,
+        folders_alone,
+        foreign_manifest,
+        odd_manifest,
+        saved_with_notes,
+        saved_client,
+    ],
 )
 def test_saving_onto_anything_else_is_refused_and_leaves_it(
     foreign: Callable[[Path], None], tmp_path: Path, compiled: QuantizedModule
@@ -200,36 +224,147 @@ def test_saving_onto_anything_else_is_refused_and_leaves_it(
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("earlier", [False, True], ids=["new", "over-an-earlier-one"])
-@pytest.mark.parametrize("failing", ["write_bytes", "rename"])
+@pytest.mark.parametrize(
+    ("home", "name", "limit", "earlier"),
+    [
+        (Path, "write_bytes", 2, False),
+        (Path, "write_bytes", 2, True),
+        (Path, "rename", 1, False),
+        (Path, "rename", 2, True),
+        (exchange, "_exchanged", 1, True),
+    ],
+    ids=["a write", "a write over", "the rename", "the second rename", "the exchange"],
+)
 def test_a_save_that_fails_midway_leaves_what_was_there(
-    failing: str,
+    home: Any,
+    name: str,
+    limit: int,
     earlier: bool,
     tmp_path: Path,
     compiled: QuantizedModule,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The second write or the last rename fails, as on a full disk."""
+    """As on a full disk."""
     place = tmp_path / "model"
     if earlier:
         fhe_core.quantize(mlp(), samples(4), **FAST).save(place)
     before = contents(tmp_path)
     calls = []
-    original = getattr(Path, failing)
-    limit = 2 if failing == "write_bytes" or earlier else 1
+    original = getattr(home, name)
 
-    def full(self: Path, argument: Any) -> Any:
-        calls.append(self)
+    def full(*arguments: Any) -> Any:
+        calls.append(arguments)
         if len(calls) == limit:
             raise OSError(28, "No space left on device")
-        return original(self, argument)
+        return original(*arguments)
 
-    monkeypatch.setattr(Path, failing, full)
+    if name == "rename":
+        # As where the file system cannot exchange two names.
+        monkeypatch.setattr(exchange, "_exchanged", lambda one, other: False)
+    monkeypatch.setattr(home, name, full)
     with pytest.raises(fhe_core.ArtifactError, match=r"model.*No space left.*Choose a folder"):
         compiled.save(place)
     assert len(calls) >= limit
     assert contents(tmp_path) == before
     assert os.listdir(tmp_path) == (["model"] if earlier else [])
+
+
+SAVING = """
+import os, sys, threading, time
+import numpy as np
+from pathlib import Path
+from fhe_core import exchange
+from fhe_core.compiler.folder import MANIFEST, manifest_of, write_folder
+place, way = sys.argv[1:]
+if way == "two renames":
+    exchange._exchanged = lambda one, other: False
+print("ready", flush=True)
+for number in range(10**6):
+    files = {f"part{i}/file": bytes([number % 256]) * 4096 for i in range(5)}
+    write_folder(place, {**files, MANIFEST: manifest_of("model", files, {})})
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("way", ["exchange", "two renames"])
+def test_a_save_that_is_killed_leaves_the_old_model_or_the_new_one(
+    way: str, tmp_path: Path
+) -> None:
+    """At a dozen seeded moments; and what it left beside is gone after the next save."""
+    rng = np.random.default_rng(0)
+    place = tmp_path / "model"
+    for _ in range(6):
+        with subprocess.Popen(
+            [sys.executable, "-c", SAVING, str(place), way], stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            for _ in range(rng.integers(2, 6)):
+                process.stdout.readline()
+            time.sleep(float(rng.uniform(0, 0.003)))
+            process.kill()
+        _, files = read_folder(place, "model")
+        assert len(set(files.values())) == 1
+    write_folder(place, {MANIFEST: manifest_of("model", {}, {})})
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_a_save_that_is_at_work_is_left_alone(tmp_path: Path) -> None:
+    with exchange.scratch_beside(tmp_path / "model") as scratch:
+        write_folder(tmp_path / "model", {MANIFEST: manifest_of("model", {}, {})})
+        assert scratch.exists()
+    assert os.listdir(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("part", ["", "client"])
+def test_what_was_moved_away_when_its_process_was_killed_is_read_and_put_back(
+    part: str, copied: Callable[[], Path]
+) -> None:
+    """Where two names cannot be exchanged, there is a moment in which the model is at neither."""
+    folder = copied()
+    scratch = folder.parent / ".model-x.saving"
+    scratch.mkdir()
+    folder.rename(scratch / "old")
+    assert (fhe_core.load_client if part else fhe_core.load)(folder / part)
+    with exchange.scratch_beside(folder):
+        assert os.listdir(folder.parent / "model")
+
+
+def test_reading_while_others_save_finds_the_old_or_the_new(tmp_path: Path) -> None:
+    """Each file is of the save that its manifest is of."""
+    place = tmp_path / "model"
+    with subprocess.Popen(
+        [sys.executable, "-c", SAVING, str(place), "exchange"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.readline()
+        drain = threading.Thread(target=process.stdout.read)
+        drain.start()
+        seen = {next(iter(read_folder(place, "model")[1].values())) for _ in range(200)}
+        process.kill()
+        drain.join()
+    assert len(seen) > 1
+
+
+def test_a_folder_that_is_no_model_is_not_walked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be a home folder, or a whole disk."""
+    for number in range(3):
+        (tmp_path / "place" / f"folder{number}").mkdir(parents=True)
+        (tmp_path / "place" / f"folder{number}" / "file").touch()
+    looked_into = []
+    scandir = os.scandir
+
+    def seen(path: Any) -> Any:
+        looked_into.append(os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", seen)
+    with pytest.raises(fhe_core.ArtifactError, match="holds other files too"):
+        write_folder(tmp_path / "place", {})
+    assert looked_into == [str(tmp_path / "place")]
 
 
 # -- what cannot be loaded

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from fhe_core.errors import ArtifactError, FheError, InputError
+from fhe_core.exchange import put, scratch_beside
 from fhe_core.files import irregular
 
 # A saved model has these; --force replaces such a folder and no other.
@@ -90,7 +89,7 @@ def beside(path: Path) -> Iterator[Path]:
     """
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _scratch(path) as scratch:
+    with scratch_beside(path) as scratch:
         temporary = scratch / path.name
         yield temporary
         check_replaceable(path)
@@ -102,27 +101,10 @@ def folder_beside(path: Path) -> Iterator[Path]:
     """A new folder's name: it takes the place of ``path``, and of all in it, if all goes well."""
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _scratch(path) as scratch:
-        temporary, old = scratch / path.name, scratch / "replaced"
+    with scratch_beside(path) as scratch:
+        temporary = scratch / path.name
         yield temporary
-        if path.exists():
-            path.rename(old)
-        try:
-            temporary.rename(path)
-        except BaseException:
-            if old.exists():
-                old.rename(path)
-            raise
-
-
-@contextmanager
-def _scratch(path: Path) -> Iterator[Path]:
-    # In the same folder: a rename is atomic within one file system only.
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        put(temporary, path, scratch)
 
 
 def check_writable(path: Path, error: type[FheError]) -> None:

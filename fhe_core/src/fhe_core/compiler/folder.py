@@ -7,23 +7,34 @@ can write the manifest too, so load only from places you trust.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
+import math
 import os
-import tempfile
 import zipfile
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+import zlib
+from collections.abc import Container, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fhe_core.errors import ArtifactError
+from fhe_core.exchange import present, put, scratch_beside
+from fhe_core.files import open_regular
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+#: What a folder may hold, and what its arrays may take in memory.
+MOST_BYTES = 8 << 30
+#: The same of a client's, which has no weights.
+MOST_CLIENT_BYTES = 256 << 20
+MOST_MANIFEST = 16 << 20
+#: How often a folder is read that others replace meanwhile.
+_TRIES = 100
 
 
 def arrays_to_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
@@ -33,10 +44,47 @@ def arrays_to_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     return buffer.getvalue()
 
 
-def arrays_from_bytes(data: bytes) -> dict[str, NDArray[Any]]:
-    """The arrays of an .npz. Pickled objects are refused."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+def arrays_from_bytes(data: bytes, *, most: int = MOST_BYTES) -> dict[str, NDArray[Any]]:
+    """The arrays of an .npz. Pickled objects are refused.
+
+    Args:
+        most: bytes that they may take in all: headers say so before anything is unpacked.
+
+    Raises:
+        ArtifactError: they would take more, or the file holds something else.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                most -= _declared(file, member)
+                if most < 0:
+                    raise ArtifactError(
+                        f"the arrays would take more memory than a saved model's may, {member.filename!r} "
+                        "among them",
+                        got=f"{member.file_size} bytes there",
+                        fix="do not load this folder",
+                    )
+            with archive.open(member) as file:
+                array = np.lib.format.read_array(file, allow_pickle=False)
+            arrays[member.filename.removesuffix(".npy")] = array
+    return arrays
+
+
+def _declared(file: IO[bytes], member: zipfile.ZipInfo) -> int:
+    """The bytes that an .npy file says that its array has, which are those that it holds."""
+    version = np.lib.format.read_magic(file)
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    if version not in read:
+        raise ValueError(f"{member.filename!r} is of an unknown version of .npy, {version}")
+    shape, _, dtype = read[version](file)
+    size = math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or min(shape, default=0) < 0 or size != member.file_size - file.tell():
+        raise ValueError(f"{member.filename!r} does not hold the array that its header describes")
+    return size
 
 
 def manifest_of(kind: str, files: Mapping[str, bytes], details: Mapping[str, Any]) -> bytes:
@@ -73,9 +121,7 @@ def check_place(path: str | os.PathLike[str]) -> Path:
 
 
 def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes]) -> None:
-    """Write all files beside the folder, then rename: nobody sees half of them.
-
-    A folder written before is moved away first, and back if anything fails.
+    """Write all files beside the folder, then exchange the two: nobody sees half of them, or none.
 
     Raises:
         ArtifactError: see ``check_place``; or the place cannot be written.
@@ -83,13 +129,13 @@ def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes]) -> No
     target = check_place(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as beside:
-            fresh = Path(beside) / "new"
+        with scratch_beside(target) as scratch:
+            fresh = scratch / "new"
             for name, data in files.items():
                 place = fresh / name
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_bytes(data)
-            _swap(fresh, target, Path(beside) / "old")
+            put(fresh, target, scratch)
     except OSError as error:
         raise ArtifactError(
             f"{str(target)!r} cannot be written: {error.strerror or error}",
@@ -98,33 +144,46 @@ def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes]) -> No
 
 
 def _replaceable(target: Path) -> bool:
-    """Whether ``target`` is an empty folder, or a saved model and nothing else."""
+    """An empty folder, or a saved model and nothing else. Stops at the first other thing."""
     if not target.is_dir():
         return False
-    found = {
-        place.relative_to(target).as_posix()
-        for place in target.rglob("*")
-        if place.is_symlink() or not place.is_dir()
-    }
-    if not found:
-        return True
     try:
-        document = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
-        return bool(document["kind"] == "model" and found <= {MANIFEST, *document["files"]})
+        known: set[str] = set()
+        if os.path.lexists(target / MANIFEST):
+            document = json.loads(_contents(target / MANIFEST, MOST_MANIFEST))
+            known = {MANIFEST, *document["files"]} if document["kind"] == "model" else set()
+        folders = {str(parent) for name in known for parent in PurePosixPath(name).parents} | {"."}
+        return all(
+            entry.relative_to(target).as_posix() in (folders if is_folder else known)
+            for entry, is_folder in _entries(target, folders)
+        )
     except (OSError, ValueError, TypeError, LookupError, RecursionError):
         return False
 
 
-def _swap(fresh: Path, target: Path, old: Path) -> None:
-    if not target.exists():
-        fresh.rename(target)
-        return
-    target.rename(old)
-    try:
-        fresh.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
+def _entries(target: Path, folders: Container[str]) -> Iterator[tuple[Path, bool]]:
+    """What lies in a folder, and in those of its folders that are expected; and whether it is one."""
+    left = [target]
+    while left:
+        with os.scandir(left.pop()) as found:
+            for entry in found:
+                path, is_folder = Path(entry.path), entry.is_dir(follow_symlinks=False)
+                yield path, is_folder
+                if is_folder and path.relative_to(target).as_posix() in folders:
+                    left.append(path)
+
+
+def _contents(place: Path, most: int) -> bytes:
+    """A regular file's bytes.
+
+    Raises:
+        OSError: it is none, or longer than ``most`` bytes.
+    """
+    with open_regular(place) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise OSError(errno.EFBIG, f"it has {size} bytes, more than {most}", str(place))
+        return file.read()
 
 
 #: Which function loads which kind of folder.
@@ -136,14 +195,35 @@ _LOADERS = {
 
 
 def read_folder(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The manifest and the verified files of a folder.
+    """The manifest and the verified files of a folder; read again if it is replaced meanwhile.
 
     Raises:
         ArtifactError: it is missing, of another kind or version, incomplete or changed.
     """
     folder = Path(path)
+    for _ in range(_TRIES):
+        before = _identity(folder)
+        try:
+            return _read(folder, kind)
+        except ArtifactError as error:
+            refusal = error
+            if _identity(folder) == before:
+                break
+    raise refusal
+
+
+def _identity(folder: Path) -> tuple[int, ...]:
+    """What tells a folder from one that takes its place."""
     try:
-        text = (folder / MANIFEST).read_text(encoding="utf-8")
+        found = present(folder).stat()
+    except (OSError, ValueError):
+        return ()
+    return found.st_dev, found.st_ino, found.st_ctime_ns
+
+
+def _read(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, bytes]]:
+    try:
+        text = _contents(present(folder) / MANIFEST, MOST_MANIFEST)
     except (OSError, ValueError) as error:
         raise ArtifactError(
             f"{str(folder)!r} is no saved {kind}: its {MANIFEST} cannot be read",
@@ -154,6 +234,8 @@ def read_folder(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any]
     try:
         manifest = json.loads(text)
         version, found, files = manifest["format"], manifest["kind"], manifest["files"].items()
+        if not isinstance(found, str) or not all(isinstance(digest, str) for _, digest in files):
+            raise TypeError("its kind and the files' hashes are no strings")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ArtifactError(
             f"the {MANIFEST} in {str(folder)!r} is damaged",
@@ -180,32 +262,45 @@ def read_folder(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any]
             got=str(found),
             fix=f"use {_LOADERS.get(found, 'another version of fhe-core')}{inside}",
         )
-    return manifest, {name: _verified(folder, name, digest) for name, digest in files}
+    left = MOST_BYTES if kind != "client" else MOST_CLIENT_BYTES
+    verified: dict[str, bytes] = {}
+    for name, digest in files:
+        verified[name] = _verified(folder, name, digest, left)
+        left -= len(verified[name])
+    return manifest, verified
 
 
-def _verified(folder: Path, name: str, digest: str) -> bytes:
-    place = folder / name
-    if ".." in Path(name).parts or Path(name).is_absolute():
+def _verified(folder: Path, name: str, digest: str, most: int) -> bytes:
+    place = present(folder) / name
+    if ".." in Path(name).parts or Path(name).is_absolute() or _leads_out(place, present(folder)):
         raise ArtifactError(
             f"the {MANIFEST} in {str(folder)!r} names {name!r}, which lies outside the folder",
             fix="do not load this folder",
         )
     try:
-        data = place.read_bytes()
+        data = _contents(place, most)
     except (OSError, ValueError) as error:
         raise ArtifactError(
-            f"{str(place)!r} is missing or unreadable",
+            f"{str(folder / name)!r} is missing or unreadable",
             got=getattr(error, "strerror", None) or str(error),
             fix="copy the whole folder, or save the model again",
         ) from error
     if hashlib.sha256(data).hexdigest() != digest:
         raise ArtifactError(
-            f"{str(place)!r} was changed after it was saved",
+            f"{str(folder / name)!r} was changed after it was saved",
             expected=f"SHA-256 {str(digest)[:12]}...",
             got=f"{hashlib.sha256(data).hexdigest()[:12]}...",
             fix="copy the folder again, or save the model again; do not load files of unknown origin",
         )
     return data
+
+
+def _leads_out(place: Path, folder: Path) -> bool:
+    """Whether a link leads from inside a folder to somewhere else."""
+    try:
+        return not place.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):
+        return False  # then it cannot be read either
 
 
 def checked_zip(data: bytes, name: str) -> bytes:
@@ -217,9 +312,19 @@ def checked_zip(data: bytes, name: str) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = archive.namelist()
-            broken = archive.testzip()
-    except zipfile.BadZipFile as error:
-        raise ArtifactError(f"{name!r} is no zip archive", fix="save the model again") from error
+            size = sum(member.file_size for member in archive.infolist())
+            broken = size > MOST_BYTES or archive.testzip()
+    except (
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+        OSError,
+        zlib.error,
+    ) as error:
+        raise ArtifactError(
+            f"{name!r} is no zip archive, or damaged", got=str(error), fix="save the model again"
+        ) from error
     if broken or any(".." in Path(n).parts or Path(n).is_absolute() for n in names):
         raise ArtifactError(f"{name!r} is damaged", fix="save the model again")
     return data
