@@ -22,7 +22,7 @@ from fhe_core.program.batch import (
     with_batch,
     without_number,
 )
-from fhe_core.program.tensor import Tensor, refused
+from fhe_core.program.tensor import Tensor, call, refused
 
 #: Functions by name, for each choice of positional arguments that hold elements: constants among these are
 #: elements too, all other constants say where elements go. What NumPy fills in by itself is zero.
@@ -53,6 +53,9 @@ def moves(
     Raises:
         CompilationError: NumPy refuses the arguments, or samples of the batch would not stay apart.
     """
+    if data and any(isinstance(a, Tensor) for i, a in enumerate(arguments) if i not in data):
+        # Where elements go depends on what they are: no move, and nothing but the client computes it.
+        return call(function, *arguments, **keywords)
     coded = _Coded()
     given = tuple(coded.replaced(a, constants=i in data) for i, a in enumerate(arguments))
     named = {n: coded.replaced(a, constants=n in _ELEMENTS) for n, a in keywords.items()}
