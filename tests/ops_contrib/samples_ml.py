@@ -169,15 +169,6 @@ SAMPLES: Mapping[str, Sequence[Sample]] = {
             expected=np.stack([np.ones(40, np.float32), X[:, 2], X[:, 0] ** 2], axis=1),
         )
     ],
-    "Neighbours": [
-        Sample(
-            _distances("sqeuclidean"),
-            TARGETS,
-            constants=[1],
-            attributes={"k": 2},
-            expected=TARGETS[np.argsort(_distances("sqeuclidean"), axis=1)[:, :2]],
-        )
-    ],
     "Normalizer": [
         Sample(X, attributes={"norm": norm}, name=norm.lower()) for norm in ("L1", "L2")
     ],

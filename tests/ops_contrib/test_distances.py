@@ -8,8 +8,14 @@ import numpy as np
 import pytest
 from fhe_core.errors import CompilationError, FheError, ModelError
 from fhe_ops_contrib.distances import cdist
-from fhe_ops_contrib.neighbours import neighbours
 from onnx import TensorProto, helper, numpy_helper
+from skl2onnx import to_onnx
+from sklearn.neighbors import (
+    KNeighborsClassifier,
+    KNeighborsRegressor,
+    KNeighborsTransformer,
+    LocalOutlierFactor,
+)
 
 import fhe_core
 from tests.ops_contrib.models import by_runtime, ml, model
@@ -64,12 +70,6 @@ def test_what_does_not_fit_is_a_model_error(a: Any, b: Any, attributes: Any, nam
     with pytest.raises(ModelError, match=named) as raised:
         cdist(a, b, **attributes)
     assert (raised.value.where.op, raised.value.where.domain) == ("CDist", "com.microsoft")
-
-
-def test_neighbours_are_the_values_of_the_least_distances_the_first_of_equal_ones() -> None:
-    table = np.array([[3, 1, 2, 1], [0, 5, 0, 1]], np.float32)
-    got = neighbours(table, np.array([10, 20, 30, 40]), k=3)
-    assert got.tolist() == [[20, 40, 30], [10, 30, 40]]
 
 
 # -- on integers
@@ -146,20 +146,40 @@ def test_other_sums_of_products_are_no_distances(changes: Any) -> None:
     assert "contrib.find_distances" not in qm.passes
 
 
-def nearest(*, scan: bool, target: Any = (-1, 2)) -> Any:
+#: How loops spell squared distances: as of opset 13, with axes as inputs since 18, as a product, a root too.
+SPELLINGS = {
+    "attributes": [node("ReduceSumSquare", "difference", "square", axes=[1], keepdims=0)],
+    "product": [
+        node("Mul", "difference difference", "product"),
+        node("ReduceSum", "product last", "square", keepdims=0),
+    ],
+    "root": [
+        node("Abs", "difference", "size"),
+        node("Pow", "size two", "powers"),
+        node("ReduceSum", "powers last", "sum", keepdims=0),
+        node("Sqrt", "sum", "square"),
+    ],
+}
+
+
+def nearest(*, scan: str = "", target: Any = (-1, 2)) -> Any:
     """As skl2onnx writes it: a loop over the training samples, or CDist; then TopK and a look-up."""
     body = helper.make_graph(
         [
             node("Identity", "all", "same"),
             node("Sub", "all one", "difference"),
-            node("ReduceSumSquare", "difference", "square", axes=[1], keepdims=0),
+            *SPELLINGS[scan or "attributes"],
             node("Identity", "square", "found"),
         ],
         "body",
         [helper.make_tensor_value_info(name, FLOAT, None) for name in ("all", "one")],
         [helper.make_tensor_value_info(name, FLOAT, None) for name in ("same", "found")],
+        [
+            numpy_helper.from_array(np.array([1]), "last"),
+            numpy_helper.from_array(np.float32(2), "two"),
+        ],
     )
-    body.node[3].name = "Found"
+    body.node[-1].name = "Found"
     looped = [
         node("Scan", "x v", "left turned", body=body, num_scan_inputs=1),
         node("Transpose", "turned", "d", perm=[1, 0]),
@@ -181,8 +201,8 @@ def nearest(*, scan: bool, target: Any = (-1, 2)) -> Any:
     return model(nodes, {"x": X}, {"y": FLOAT}, constants)
 
 
-@pytest.mark.parametrize("scan", [False, True])
-def test_nearest_neighbours_are_found_and_sorted_after_decryption(scan: bool) -> None:
+@pytest.mark.parametrize("scan", ["", *SPELLINGS])
+def test_nearest_neighbours_are_found_and_sorted_after_decryption(scan: str) -> None:
     proto = nearest(scan=scan)
     qm = fhe_core.quantize(proto, X, n_bits=8)
     got, exact = qm.forward(X), fhe_core.NumpyModule(proto)(X)
@@ -192,7 +212,7 @@ def test_nearest_neighbours_are_found_and_sorted_after_decryption(scan: bool) ->
 
 
 def test_a_loop_that_computes_something_else_is_left_alone() -> None:
-    proto = nearest(scan=True)
+    proto = nearest(scan="attributes")
     body = proto.graph.node[0].attribute[0].g
     body.node[2].op_type = "ReduceSum"
     del body.node[2].attribute[:]
@@ -201,3 +221,35 @@ def test_a_loop_that_computes_something_else_is_left_alone() -> None:
     body.node[2].input.append("axes")
     with pytest.raises(FheError, match="Scan"):
         fhe_core.quantize(proto, X)
+
+
+NEIGHBOURS: dict[str, Any] = {
+    "classes": lambda: KNeighborsClassifier(3),
+    "weights": lambda: KNeighborsClassifier(4, weights="distance"),
+    "numbers": lambda: KNeighborsRegressor(3),
+    "two targets": lambda: KNeighborsRegressor(3),
+    "outliers": lambda: LocalOutlierFactor(4, novelty=True),
+    "graph": lambda: KNeighborsTransformer(n_neighbors=3),
+}
+
+
+@pytest.mark.parametrize("opset", [17, None], ids=["17", "newest"])
+@pytest.mark.parametrize("which", NEIGHBOURS)
+def test_scikit_learn_s_neighbours_compile_as_they_are_exported(
+    which: str, opset: int | None
+) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 3)).astype(np.float32)
+    y = (x[:, 0] > 0).astype(np.int64) + (x[:, 1] > 0.5)
+    numbers = np.stack([x[:, 0], 2 * x[:, 1]], axis=1)
+    targets = {"numbers": numbers[:, 0], "two targets": numbers}.get(which, y)
+    options = {"zipmap": False} if which in ("classes", "weights") else None
+    proto = to_onnx(NEIGHBOURS[which]().fit(x, targets), x[:1], target_opset=opset, options=options)
+    assert fhe_core.check(proto).ok
+    qm = fhe_core.quantize(proto, x, n_bits=8)
+    got, exact = qm.forward(x), fhe_core.NumpyModule(proto)(x)
+    assert len(qm.program.lookups) == 0
+    for one, other in zip(
+        *(r if isinstance(r, tuple) else (r,) for r in (got, exact)), strict=True
+    ):
+        assert np.mean(np.isclose(one, other, atol=0.05 * np.abs(other).max())) >= 0.95

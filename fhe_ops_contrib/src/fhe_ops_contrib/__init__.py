@@ -18,7 +18,6 @@ def fhe_register_ops(registry: Any) -> None:
         distances,
         linear,
         machine_ops,
-        neighbours,
         polynomials,
         preprocessing,
         qonnx,
@@ -36,7 +35,7 @@ def fhe_register_ops(registry: Any) -> None:
     implementations = {
         DOMAIN: (preprocessing, categories, dictionaries, linear, svm, trees),
         distances.DOMAIN: (distances,),
-        OWN_DOMAIN: (neighbours, machine_ops, polynomials),
+        OWN_DOMAIN: (machine_ops, polynomials),
         **dict.fromkeys(qonnx.DOMAINS, (qonnx,)),
     }
     for domain, modules in implementations.items():
@@ -51,11 +50,7 @@ def fhe_register_ops(registry: Any) -> None:
             *quantized_trees.CLASSES,
         ),
         distances.DOMAIN: quantized_distances.CLASSES,
-        OWN_DOMAIN: (
-            quantized.QuantizedMonomials,
-            *quantized_svm.OWN_CLASSES,
-            *quantized_distances.OWN_CLASSES,
-        ),
+        OWN_DOMAIN: (quantized.QuantizedMonomials, *quantized_svm.OWN_CLASSES),
         **dict.fromkeys(qonnx.DOMAINS, quantized_qonnx.CLASSES),
     }
     for domain, operators in classes.items():

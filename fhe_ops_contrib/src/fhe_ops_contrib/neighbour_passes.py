@@ -10,9 +10,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from fhe_core.errors import FheError
 
 from fhe_ops_contrib import distances
-from fhe_ops_contrib._checks import DOMAIN, OWN_DOMAIN
+from fhe_ops_contrib._checks import DOMAIN
 from fhe_ops_contrib.wiring import Wiring
 
 if TYPE_CHECKING:
@@ -33,25 +34,49 @@ def find_distances(graph: Graph) -> Graph:
 
 
 def _from_scan(node: Node, wiring: Wiring) -> dict[Node, Node | None]:
-    """Scan over the rows of a constant: (M, N) distances, and the Transpose behind it."""
+    """Scan over the rows of a constant: (M, N) distances, and the Transpose behind it.
+
+    However its body spells a distance: it is run on a few vectors.
+    """
     if len(node.inputs) != 2 or len(node.outputs) != 2 or not wiring.unused(node.outputs[0]):
         return {}
-    vectors = wiring.constant(node.inputs[1])
-    body = node.attributes["body"]
-    plain = {"body", "num_scan_inputs"} == node.attributes.keys()
-    kinds = [inner.op_type for inner in body.nodes]
-    if vectors is None or vectors.ndim != 2 or not plain:
-        return {}
-    if kinds != ["Identity", "Sub", "ReduceSumSquare", "Identity"] or len(body.inputs) != 2:
-        return {}
-    _, difference, square, _ = body.nodes
-    flat = dict(square.attributes) == {"axes": (1,), "keepdims": 0}
+    vectors, body = wiring.constant(node.inputs[1]), node.attributes.get("body")
     turn = wiring.reader(node.outputs[1], "Transpose")
-    if difference.inputs != body.input_names or not flat or turn is None:
+    if vectors is None or vectors.ndim != 2 or not vectors.size or node.captures or turn is None:
         return {}
-    if tuple(turn.attributes.get("perm", (1, 0))) != (1, 0):
+    others = (v for n, v in node.attributes.items() if n not in ("body", "num_scan_inputs"))
+    if any(np.any(value) for value in others) or node.attributes.get("num_scan_inputs") != 1:
         return {}
-    return {node: None, turn: _cdist(turn, node.inputs[0], node.inputs[1])}
+    if tuple(turn.attributes.get("perm", (1, 0))) != (1, 0) or body is None:
+        return {}
+    metric = _metric(body, vectors)
+    if metric is None:
+        return {}
+    return {node: None, turn: _cdist(turn, node.inputs[0], node.inputs[1], metric)}
+
+
+def _metric(body: Graph, vectors: Any) -> str | None:
+    """The metric of the distances between a body's two inputs, of which it returns the first too."""
+    from fhe_core import NumpyModule
+
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(5, vectors.shape[1])).astype(vectors.dtype)
+    try:
+        net = NumpyModule(body)
+        results = [net(rows, vector) for vector in (*vectors[:2], rows[0])]
+    except FheError:
+        return None
+    for result in results:
+        if not isinstance(result, tuple) or len(result) != 2 or not np.array_equal(result[0], rows):
+            return None
+    for metric in distances.METRICS:
+        expected = distances.cdist(rows, np.stack([*vectors[:2], rows[0]]), metric=metric).T
+        found = [result[1] for result in results]
+        if all(each.shape == expected.shape[1:] for each in found) and np.allclose(
+            found, expected, rtol=1e-3, atol=1e-3
+        ):
+            return metric
+    return None
 
 
 def _from_products(node: Node, wiring: Wiring) -> dict[Node, Node | None]:
@@ -94,55 +119,63 @@ def _is_row_sum(squares: Node, wiring: Wiring) -> bool:
     return axes is not None and [int(axis) for axis in axes] == [1] and bool(kept)
 
 
-def _cdist(node: Node, rows: str, vectors: str) -> Node:
+def _cdist(node: Node, rows: str, vectors: str, metric: str = "sqeuclidean") -> Node:
     return replace(
         node,
         op_type="CDist",
         domain=distances.DOMAIN,
         opset=1,
         inputs=(rows, vectors),
-        attributes={"metric": "sqeuclidean"},
+        attributes={"metric": metric},
     )
 
 
 def find_neighbours(graph: Graph) -> Graph:
-    """Each TopK of least elements whose indices only pick constant values, as Neighbours."""
+    """Each pick of constants by the indices of a TopK, as one Gather.
+
+    ArrayFeatureExtractor flattens its indices, the batch among them, and a Reshape follows to undo that.
+    """
     wiring = Wiring(graph)
+    constants = dict(graph.constants)
     changed: dict[Node, Node | None] = {}
     for node in graph.nodes:
-        if not node.domain and node.op_type == "TopK" and len(node.outputs) == 2:
-            changed.update(_from_top(node, wiring))
-    return _with(graph, changed)
+        if node.domain == DOMAIN and node.op_type == "ArrayFeatureExtractor":
+            changed.update(_from_pick(node, wiring, constants))
+    return _with(replace(graph, constants=constants), changed) if changed else graph
 
 
-def _from_top(node: Node, wiring: Wiring) -> dict[Node, Node | None]:
-    """TopK, Flatten (of two dimensions, so nothing), ArrayFeatureExtractor of a constant, Reshape."""
-    count = wiring.constant(node.inputs[1]) if len(node.inputs) > 1 else None
-    least = not node.attributes.get("largest", 1) and node.attributes.get("axis", -1) in (1, -1)
-    if count is None or not least or (node.outputs[0] and not wiring.unused(node.outputs[0])):
+def _from_pick(pick: Node, wiring: Wiring, constants: dict[str, Any]) -> dict[Node, Node | None]:
+    """Flatten, ArrayFeatureExtractor of a constant (T, M), Reshape to (N, k) or (T, N, k), and a Transpose."""
+    values, indices = wiring.constant(pick.inputs[0]), pick.inputs[1]
+    flatten = wiring.producer(indices, "Flatten")
+    if flatten is not None and flatten.attributes.get("axis", 1) == 1:
+        indices = flatten.inputs[0]
+    top = wiring.producer(indices, "TopK")
+    shape = wiring.reader(pick.outputs[0], "Reshape")
+    if top is None or shape is None or values is None or values.ndim > 2 or values.dtype == object:
         return {}
-    flatten = wiring.reader(node.outputs[1], "Flatten")
-    indices = flatten.outputs[0] if flatten else node.outputs[1]
-    pick = wiring.reader(indices, "ArrayFeatureExtractor", DOMAIN)
-    shape = wiring.reader(pick.outputs[0], "Reshape") if pick else None
-    if pick is None or shape is None or pick.inputs[1] != indices:
+    count = wiring.constant(top.inputs[1]) if len(top.inputs) > 1 else None
+    target = wiring.constant(shape.inputs[1])
+    last = top.attributes.get("axis", -1) in (1, -1) and indices == top.outputs[1]
+    if count is None or target is None or not last:
         return {}
-    values, target = wiring.constant(pick.inputs[0]), wiring.constant(shape.inputs[1])
-    k = int(count.reshape(-1)[0])
-    if values is None or values.ndim != 1 or values.dtype == object or target is None:
+    k, (rows, columns) = int(count.reshape(-1)[0]), np.atleast_2d(values).shape
+    table = wiring.fresh(f"{pick.name}_table")
+    if rows == 1 and target.tolist() == [-1, k]:
+        constants[table] = values.reshape(-1)
+        return {pick: None, shape: _gather(shape, table, indices)}
+    turn = wiring.reader(shape.outputs[0], "Transpose")
+    if turn is None or target.tolist() != [rows, -1, k] or "perm" not in turn.attributes:
         return {}
-    if target.tolist() != [-1, k]:
-        return {}
-    found = replace(
-        shape,
-        op_type="Neighbours",
-        domain=OWN_DOMAIN,
-        opset=1,
-        inputs=(node.inputs[0], pick.inputs[0]),
-        attributes={"k": k},
-    )
-    gone: dict[Node, Node | None] = {node: None, pick: None, shape: found}
-    return gone if flatten is None else {**gone, flatten: None}
+    constants[table] = np.ascontiguousarray(np.reshape(values, (rows, columns)).T)
+    # From targets, samples, neighbours to samples, neighbours, targets.
+    order = tuple((2, 0, 1)[axis] for axis in turn.attributes["perm"])
+    turned = replace(turn, attributes={**turn.attributes, "perm": order})
+    return {pick: None, shape: _gather(shape, table, indices), turn: turned}
+
+
+def _gather(node: Node, table: str, indices: str) -> Node:
+    return replace(node, op_type="Gather", inputs=(table, indices), attributes={"axis": 0})
 
 
 def _with(graph: Graph, changed: dict[Node, Node | None]) -> Graph:

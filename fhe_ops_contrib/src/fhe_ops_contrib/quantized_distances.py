@@ -14,7 +14,6 @@ import numpy as np
 
 from fhe_core import QuantizedArray, QuantizedOp
 from fhe_ops_contrib import distances
-from fhe_ops_contrib.quantized import RowOp
 
 #: The largest squared distance of a vector from the centre, and half of the largest square of a feature, in
 #: bits. Samples may be twice as far from a vector, so that their squares have two bits more; accumulators have
@@ -78,12 +77,4 @@ class QuantizedCDist(QuantizedOp):
         return self.quantized(squares if attrs["metric"] == "sqeuclidean" else np.sqrt(squares))
 
 
-class QuantizedNeighbours(RowOp):
-    """The values of the nearest neighbours, after decryption."""
-
-    _impl_for_op_named = "Neighbours"
-    encryptable: ClassVar[tuple[int, ...] | None] = (0,)
-
-
 CLASSES: tuple[type[QuantizedOp], ...] = (QuantizedCDist,)
-OWN_CLASSES: tuple[type[QuantizedOp], ...] = (QuantizedNeighbours,)
