@@ -5,7 +5,7 @@ Nothing here knows an operator by name. Each function takes a graph and returns 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from fhe_core.graph.folding import fold_constants
 from fhe_core.graph.ir import Graph, Node, live_nodes
 from fhe_core.graph.runner import NumpyModule
+from fhe_core.graph.shapes import shape_values
 from fhe_core.graph.steps import Resolver, Step, resolve_steps
 
 # Constants up to this many elements are compared by content: axes, scales and scalars, which
@@ -24,7 +25,8 @@ _COMPARED_ELEMENTS = 64
 def simplify(graph: Graph, *, registry: Resolver | None = None) -> Graph:
     """The graph with constants folded, equal nodes merged, and what no output needs dropped.
 
-    Inputs, outputs and the names of the tensors that remain stay as they are.
+    What the shapes of the inputs decide, whatever the batch, is constant. Inputs, outputs and the
+    names of the tensors that remain stay as they are.
 
     Raises:
         UnsupportedOpError, ModelError: as from ``NumpyModule``.
@@ -40,10 +42,12 @@ def tidy(graph: Graph, registry: Resolver) -> Graph:
     return _simplified(graph, steps, folded)
 
 
-def _simplified(graph: Graph, steps: Iterable[Step], folded: Mapping[str, Any]) -> Graph:
+def _simplified(graph: Graph, steps: Sequence[Step], folded: Mapping[str, Any]) -> Graph:
+    graph = use_constants(graph, folded)
+    graph = use_constants(graph, shape_values(graph, steps).constants)
     mergeable = {step.node for step in steps if step.deterministic}
     keep = [node for node in graph.nodes if node not in mergeable]
-    return drop_dead_nodes(merge_equal_nodes(use_constants(graph, folded), keep=keep))
+    return drop_dead_nodes(merge_equal_nodes(graph, keep=keep))
 
 
 def use_constants(graph: Graph, folded: Mapping[str, Any]) -> Graph:

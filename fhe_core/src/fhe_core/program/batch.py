@@ -8,8 +8,9 @@ so that no dimension of a model is taken for the batch.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
@@ -142,10 +143,47 @@ def one_row(array: NDArray[Any], axis: int) -> NDArray[Any]:
     return row
 
 
-def resized(array: NDArray[Any], axes: tuple[int, ...], batch: int) -> NDArray[Any]:
-    """A constant whose rows along ``axes`` are equal, for a batch of another size."""
-    shape = tuple(batch if axis in axes else size for axis, size in enumerate(array.shape))
-    return np.broadcast_to(array, shape)
+def sized(base: NDArray[Any], slope: Any, axes: tuple[int, ...], batch: int) -> NDArray[Any]:
+    """``base + slope * batch``, with equal rows along ``axes``, where ``base`` has one."""
+    values = base + slope * batch if np.any(slope) else base
+    shape = tuple(batch if axis in axes else size for axis, size in enumerate(base.shape))
+    return np.broadcast_to(values, shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Sized:
+    """An array that depends on the size of the batch and on nothing else, see ``sized``."""
+
+    base: NDArray[Any]
+    slope: Any = 0
+    axes: tuple[int, ...] = ()
+
+    def at(self, batch: int) -> NDArray[Any]:
+        """The array for a batch of this size; ``BATCH`` too."""
+        return sized(self.base, self.slope, self.axes, int(batch))
+
+    @classmethod
+    def of(cls, found: Mapping[int, NDArray[Any]]) -> Sized | None:
+        """What these arrays are, for batches of these sizes, three or more; None if nothing so simple."""
+        (low, first), (high, second), *_ = found.items()
+        if first.ndim != second.ndim:
+            return None
+        sizes = enumerate(zip(first.shape, second.shape, strict=True))
+        axes = tuple(axis for axis, pair in sizes if pair == (low, high))
+        row = tuple(slice(0, 1) if i in axes else slice(None) for i in range(first.ndim))
+        base, other = first[row], second[row]
+        if base.shape != other.shape:
+            return None
+        slope: Any = 0
+        if base.dtype.kind in "iu" and (base != other).any():
+            slope = (other - base) // (high - low)
+            base = base - slope * low
+        made = cls(base, slope, axes)
+        return made if all(_equal(made.at(size), array) for size, array in found.items()) else None
+
+
+def _equal(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    return a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
 
 
 def long_axes(array: Any) -> tuple[int, ...]:

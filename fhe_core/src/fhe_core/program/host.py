@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fhe_core.errors import ArtifactError, CompilationError
 from fhe_core.program import layout
 from fhe_core.program import tensor as t
-from fhe_core.program.batch import resized
+from fhe_core.program.batch import sized
 from fhe_core.program.nodes import (
     BATCH,
     Call,
@@ -40,7 +40,7 @@ _OWN: dict[str, Callable[..., Any]] = {
     "concatenate": layout.join,
     "index": layout.pick,
     "pad": layout.padded,
-    "resized": resized,
+    "sized": sized,
     "select": layout.select,
     "rows": layout.rows,
     "take": layout.gather,

@@ -23,9 +23,10 @@ from fhe_core.program.batch import (
     BATCH,
     Batch,
     Shape,
+    Sized,
     long_axes,
     one_row,
-    resized,
+    sized,
     spelled,
     with_batch,
     without_number,
@@ -327,7 +328,12 @@ def along_batch(constant: Any, axes: tuple[int, ...]) -> Tensor:
     row = np.asarray(constant)
     for axis in axes:
         row = one_row(row, axis)
-    made: Tensor = call(resized, row, axes, BATCH, layout=True)
+    return of_size(Sized(row, axes=axes))
+
+
+def of_size(constant: Sized) -> Tensor:
+    """A constant that depends on the size of the batch, as a float tensor, or one of plain integers."""
+    made: Tensor = call(sized, constant.base, constant.slope, constant.axes, BATCH, layout=True)
     return made
 
 

@@ -142,7 +142,7 @@ def check_samples_apart(results: Sequence[Value]) -> None:
         id(root): np.take(together[id(root)], [1], axis=root.shape.index(BATCH)) for root in starts
     }
     for value in order:
-        if not isinstance(value, Call):
+        if not isinstance(value, Call) or not operands(value):
             continue
         try:
             three, one = evaluate(value, together, _MADE_UP), evaluate(value, alone, 1)

@@ -19,6 +19,7 @@ from fhe_core.graph.ir import Graph, Node, live_nodes
 from fhe_core.graph.loading import normalize, parse_model
 from fhe_core.graph.passes import run_passes
 from fhe_core.graph.reading import read_graph
+from fhe_core.graph.shapes import reads_shapes
 from fhe_core.graph.simplify import tidy
 from fhe_core.graph.steps import Resolver, Step, registry_of, resolve_step
 from fhe_core.graph.support import (
@@ -38,7 +39,7 @@ from fhe_core.graph.support import (
 )
 from fhe_core.graph.validity import NEWEST_OPSET, OLDEST_OPSET, validity_errors
 from fhe_core.program.nodes import Shape
-from fhe_core.quantization.placement import PlacedOp, try_to_place
+from fhe_core.quantization.placement import PlacedOp, Placement, try_to_place
 from fhe_core.quantization.reasons import impossible_because
 from fhe_core.quantization.trial import Tried, try_ops
 
@@ -99,7 +100,7 @@ def _report(graph: Graph, registry: Resolver) -> SupportReport:
     explained = [_explained(e, placed.get(e.where.node or ""), tried.shapes) for e in misplaced]
     errors = [*unresolved, *failures, *explained]
     errors += [error for error in tried.errors if error.where.node not in known]
-    nodes = _final_nodes(final, steps, placed, tried, errors)
+    nodes = _final_nodes(placement, steps, tried, errors)
     places = {node.name: place for place, node in enumerate(final.nodes)}
     errors.sort(key=lambda error: places.get(error.where.node or "", -1))
     all_nodes = _all_nodes(
@@ -124,18 +125,17 @@ def _explained(error: FheError, placed: PlacedOp | None, shapes: Mapping[str, Sh
 
 
 def _final_nodes(
-    graph: Graph,
-    steps: Mapping[Node, Step],
-    placed: Mapping[str, PlacedOp],
-    tried: Tried,
-    errors: Iterable[FheError],
+    placement: Placement, steps: Mapping[Node, Step], tried: Tried, errors: Iterable[FheError]
 ) -> dict[str, NodeSupport]:
     """What becomes of each node of the graph as it is quantized, by name."""
+    placed = {op.node.name: op for op in placement.ops}
     refused = {error.where.node for error in errors}
     decrypted: set[str] = set()
     nodes = {}
-    for node in graph.nodes:
+    for node in placement.graph.nodes:
         status = _status(placed.get(node.name), node.name in refused, tried, decrypted)
+        if placement.public.decide(node):
+            status = FOLDED
         if status == AFTER_DECRYPTION:
             decrypted.update(node.writes)
         step, place = steps.get(node), placed.get(node.name)
@@ -176,7 +176,7 @@ def _all_nodes(
     nodes = []
     for node in graph.nodes:
         step, _ = resolve_step(node, registry, graph.constants)
-        if step is not None and foldable(step, constants):
+        if step is not None and (foldable(step, constants) or reads_shapes(step)):
             constants.update(dict.fromkeys(node.writes))
         if node.name in left:
             nodes.append(left.pop(node.name))

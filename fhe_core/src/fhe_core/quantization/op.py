@@ -18,7 +18,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fhe_core.errors import CompilationError, SignatureError, Where
-from fhe_core.program.tensor import Tensor, call
+from fhe_core.program.batch import Sized
+from fhe_core.program.tensor import Tensor, call, of_size
 from fhe_core.quantization.array import QuantizedArray
 from fhe_core.quantization.plan import Plan
 from fhe_core.quantization.quantizers import (
@@ -87,6 +88,8 @@ class QuantizedOp:
     saturates_inputs: ClassVar[bool] = False
     #: The result consists of elements of the input: it keeps the input's scale.
     keeps_scale: ClassVar[bool] = False
+    #: The result follows from the shapes of the inputs alone, whatever is in them.
+    reads_shapes: ClassVar[bool] = False
     #: After the last integer arithmetic it runs on the client, in float, unless all is to stay on the server.
     shapes_outputs: ClassVar[bool] = False
     #: It turns model inputs into integers in a way of its own: they come as real values, of any size.
@@ -110,6 +113,8 @@ class QuantizedOp:
         self.n_bits = n_bits
         #: ``minimal`` where the client is to learn as little as possible of the model; else ``any``.
         self.client_side = "any"
+        #: The constants that depend on the size of the batch, by the ``id`` of their array.
+        self.sized: Mapping[int, Sized] = {}
         #: What the user should know of this op's quantized form, a sentence each; set by ``q_impl``.
         self.notices: tuple[str, ...] = ()
         self.op_instance_name = op_instance_name
@@ -328,7 +333,8 @@ class QuantizedOp:
         """The NumPy implementation, on arrays or on the tensors of a float group."""
         attrs = self.with_outputs_wanted(attrs)
         if any(isinstance(x, Tensor) for x in inputs):
-            return call(self._function, *inputs, **attrs)
+            given = (of_size(self.sized[id(x)]) if id(x) in self.sized else x for x in inputs)
+            return call(self._function, *given, **attrs)
         return self._function(*inputs, **attrs)
 
     def with_outputs_wanted(self, attrs: Mapping[str, Any]) -> dict[str, Any]:
@@ -379,6 +385,11 @@ class QuantizedOp:
     def constant(self, index: int) -> Any:
         """The array of a constant input, or None where the input is absent or not constant."""
         return self.constant_inputs.get(index)
+
+    def constant_at(self, index: int, batch: int) -> Any:
+        """A constant input as it is for a batch of this size; None where it is absent or not constant."""
+        array = self.constant(index)
+        return self.sized[id(array)].at(batch) if id(array) in self.sized else array
 
     def _prepare_inputs_with_constants(
         self, *q_inputs: QuantizedArray, calibrate: bool, quantize_actual_values: bool

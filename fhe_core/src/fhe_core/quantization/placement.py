@@ -6,14 +6,18 @@ from; ``can_fuse`` is asked in graph order, when those of the op's inputs are kn
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-from fhe_core.errors import CompilationError, FheError, UnsupportedOpError
+from fhe_core.errors import CompilationError, FheError, UnsupportedOpError, Where
 from fhe_core.graph.ir import Graph, Node
 from fhe_core.graph.runner import NumpyModule
+from fhe_core.graph.shapes import NO_VALUES, ShapeValues, shape_values
 from fhe_core.graph.steps import Resolver, Step, choose_quantized, resolve_steps
+from fhe_core.program.batch import BATCH
 from fhe_core.program.nodes import Origin
 from fhe_core.quantization.interface import interface_errors
 from fhe_core.quantization.op import QuantizedOp
@@ -77,6 +81,7 @@ class Placement:
         direct_inputs: model inputs that are encrypted as they are, because nothing but functions of each
             element stands between them and an output.
         trained: the model was trained for integers: its weights may lie on a grid.
+        public: what the shapes of the inputs decide, and no op computes.
     """
 
     graph: Graph
@@ -85,6 +90,17 @@ class Placement:
     direct_inputs: frozenset[str]
     consumers: Mapping[str, tuple[tuple[PlacedOp, int], ...]] = field(default_factory=dict)
     trained: bool = False
+    public: ShapeValues = NO_VALUES
+
+    def constant(self, name: str, batch: int) -> Any:
+        """The value of a constant of the graph, or of what follows from shapes; None of what is neither."""
+        sized = self.public.sized.get(name)
+        return sized.at(batch) if sized else self.fixed_constants.get(name)
+
+    @cached_property
+    def fixed_constants(self) -> Mapping[str, Any]:
+        """The constants that are the same for each size of the batch, by name."""
+        return ChainMap(dict(self.public.constants), dict(self.graph.constants))
 
     def fixed(self) -> dict[str, QuantizationParameters]:
         """How the tensors are quantized whose op does not leave that to the planner."""
@@ -161,18 +177,25 @@ def try_to_place(
             each element.
     """
     known = {step.node.name: step for step in steps}
-    constants = graph.constants
+    public = shape_values(graph, known.values())
+    sized = {name: value for name, value in public.sized.items() if value is not None}
+    spelled = {name: value.at(BATCH) for name, value in sized.items()}
+    constants = {**graph.constants, **public.constants, **spelled}
     sources: dict[str, frozenset[str]] = {name: frozenset([name]) for name in graph.input_names}
     ops: list[PlacedOp] = []
-    errors = interface_errors(graph)
+    errors = [*interface_errors(graph), *_public_outputs(graph, public)]
     for node in graph.nodes:
+        if public.decide(node):
+            continue
         behind = frozenset().union(*(sources.get(name, frozenset()) for name in node.reads))
         sources.update((name, behind) for name in node.writes)
         if node.name not in known:
             continue
         try:
             step = choose_quantized(known[node.name], registry, constants)
+            _refuse_own_rows(node, public)
             placed = _place(node, step, constants, sources, n_bits)
+            placed.op.sized = {id(spelled[n]): sized[n] for n in node.reads if n in sized}
             placed.op.client_side = client_side
         except FheError as error:
             errors.append(error)
@@ -185,7 +208,31 @@ def try_to_place(
         _leave_for_the_client(ops, graph, consumers)
     errors += _float_only_errors(ops, graph)
     direct = _direct_inputs(graph, sources, client_side) - _encoded_by_ops(graph, consumers)
-    return Placement(graph, tuple(ops), sources, direct, consumers, trained), errors
+    placement = Placement(graph, tuple(ops), sources, direct, consumers, trained, public)
+    return placement, errors
+
+
+def _public_outputs(graph: Graph, public: ShapeValues) -> list[FheError]:
+    return [
+        CompilationError(
+            f"the output {name!r} follows from the shapes of the inputs, so there is nothing to decrypt",
+            where=Where(node=name),
+            fix="remove that output from the model",
+        )
+        for name in graph.output_names
+        if name in public.constants or name in public.sized
+    ]
+
+
+def _refuse_own_rows(node: Node, public: ShapeValues) -> None:
+    for name in node.reads:
+        if public.sized.get(name, True) is None:
+            raise CompilationError(
+                f"the input {name!r} is computed from the number of samples, which nobody knows yet",
+                where=node.where(),
+                expected="a shape, or an array with equal rows for all samples, which stand apart",
+                fix="leave the batch dimension out of it, or export the model for a batch of 1",
+            )
 
 
 def _place(
@@ -220,7 +267,7 @@ def _place(
             **step.attributes,
         )
         fused = bool(op.can_fuse()) and bool(incoming)
-    except FheError:
+    except (FheError, MemoryError):
         raise
     except Exception as error:
         raise CompilationError(

@@ -251,6 +251,8 @@ def _float_results(
     try:
         given = [arrays[name] for name in placed.variable]
         result = QuantizedOp.q_impl(placed.op, *given, **placed.op.attrs)
+    except MemoryError:
+        raise
     except Exception:  # noqa: BLE001  # of any pack; then nothing is known
         return ()
     return result if isinstance(result, tuple) else (result,)
@@ -265,7 +267,12 @@ def _shapes_in_float(
     if not placed.origin.computes or placed.late or sum(sizes) > _FEW:
         return {}
     named = zip(placed.node.outputs, _float_results(placed, arrays), strict=False)
-    return {n: (BATCH, array.shape) for n, array in named if isinstance(array.held, Tensor)}
+    return {
+        name: (BATCH, array.shape)
+        for name, array in named
+        # Not where constants spell the size of another batch.
+        if isinstance(array.held, Tensor) and BATCH in array.shape
+    }
 
 
 def _as_integers(results: Sequence[QuantizedArray]) -> None:
@@ -292,6 +299,8 @@ def _said(way: Callable[[Any], None], results: Sequence[QuantizedArray]) -> FheE
         return None
     except FheError as error:
         return error
+    except MemoryError:
+        raise
     except Exception as error:  # noqa: BLE001  # of any pack
         return CompilationError(
             f"its function failed: {type(error).__name__}: {error}",

@@ -113,8 +113,8 @@ def _is_moved(values: Mapping[str, Array], source: str, name: str) -> bool:
 def _run(
     op: PlacedOp, step: Step, placement: Placement, given: Mapping[str, Array]
 ) -> tuple[Any, ...]:
-    constants = placement.graph.constants
-    inputs = [given.get(n, constants.get(n)) if n else None for n in op.node.inputs]
+    count = len(next(iter(given.values())))
+    inputs = [given[n] if n in given else placement.constant(n, count) for n in op.node.inputs]
     with np.errstate(all="ignore"):
         result = step.impl(*inputs, **step.arguments)
     return result if isinstance(result, tuple) else (result,)

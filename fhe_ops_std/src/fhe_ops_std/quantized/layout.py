@@ -34,11 +34,26 @@ class QuantizedShape(QuantizedOp):
     """The shape, which is no secret. The batch stays symbolic."""
 
     _impl_for_op_named = "Shape"
+    reads_shapes: ClassVar[bool] = True
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         (x,) = q_inputs
         shape = np.asarray(x.shape, dtype=np.int64)[attrs.get("start", 0) : attrs.get("end")]
         return QuantizedArray(self.n_bits, shape)
+
+    def can_fuse(self) -> bool:
+        return False
+
+
+class QuantizedSize(QuantizedOp):
+    """The number of elements, which is no secret."""
+
+    _impl_for_op_named = "Size"
+    reads_shapes: ClassVar[bool] = True
+
+    def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
+        (x,) = q_inputs
+        return QuantizedArray(self.n_bits, np.asarray(np.prod(x.shape, dtype=np.int64)))
 
     def can_fuse(self) -> bool:
         return False
@@ -166,6 +181,7 @@ def layout(name: str) -> type[QuantizedOp]:
 
 CLASSES: tuple[type[QuantizedOp], ...] = (
     QuantizedShape,
+    QuantizedSize,
     QuantizedPad,
     QuantizedConcat,
     QuantizedGather,

@@ -103,6 +103,7 @@ class QuantizedCenterCropPad(QuantizedOp):
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         x, sizes = parted(self, q_inputs)
+        sizes = sizes if self.constant(1) is None else np.asarray(self.constant(1))
         axes = attrs["axes"]
         axes = range(len(x.shape)) if axes is None else [axis % len(x.shape) for axis in axes]
         wanted = dict(zip(axes, sizes.tolist(), strict=True))

@@ -32,7 +32,11 @@ class Interpolation(FixedMap):
         return super().__new__(cls.nearest if moves else cls)
 
     def steps(self, shape: tuple[int, ...], clear: Sequence[Any]) -> Iterable[Step]:
-        spelled = self._spelled_batch(len(shape), clear)
+        own = (self.constant(i + 1) for i in range(len(clear)))
+        as_given = [
+            given if given is not None else value for given, value in zip(own, clear, strict=True)
+        ]
+        spelled = self._spelled_batch(len(shape), as_given)
         if spelled is not None and not spells_batch(spelled, shape[0]):
             raise mixes_samples(self)
         axes = [i for i in range(1, len(shape)) if not self._keeps(i, shape, clear)]
