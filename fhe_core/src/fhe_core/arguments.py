@@ -22,6 +22,11 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
+def is_on(variable: str) -> bool:
+    """Whether an environment variable switches something on: set, and not to 0, false, no or off."""
+    return os.environ.get(variable, "").strip().lower() not in ("", "0", "false", "no", "off")
+
+
 def one_of(value: Any, name: str, allowed: Sequence[str], error: type[FheError]) -> str:
     """A setting that is one of some words.
 

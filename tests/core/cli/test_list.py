@@ -129,7 +129,7 @@ def test_a_pack_whose_operators_all_wait_to_be_chosen_is_a_no_with_a_hint(mine: 
     ("filters", "words"),
     [
         (("--pack", "mien"), ("'mien'", "mine, other", "fix: use 'mine'")),
-        (("--pack", "zzzz"), ("'zzzz'", "pip install fhe-ops-std")),
+        (("--pack", "zzzz"), ("'zzzz'", "mine, other", "fhe-ops packs")),
         (("--domain", "com.exmple"), ("'com.exmple'", "ai.onnx, com.example", "'com.example'")),
         (("--opset", "99", "--domain", "ai.onnx"), ("opset 99", "at most")),
         (("--opset", "0"), ("--opset", "fhe-ops list --help")),

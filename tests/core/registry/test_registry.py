@@ -18,7 +18,7 @@ class QuantizedRelu:
     _impl_for_op_named = 'Relu'
     impl = None
     @classmethod
-    def fusion(cls): return 'always'
+    def fusion(cls): return {fusion!r}
 registry.quantized(QuantizedRelu, **{options})
 """
 
@@ -38,8 +38,8 @@ def relu(value: str, **options: Any) -> str:
     return RELU.format(value=value, options=options)
 
 
-def quantized(**options: Any) -> str:
-    return QUANTIZED.format(options=options)
+def quantized(fusion: str = "always", **options: Any) -> str:
+    return QUANTIZED.format(fusion=fusion, options=options)
 
 
 def answer(registry: Registry, opset: int = 17) -> Any:
@@ -162,6 +162,70 @@ def test_an_override_wins_whichever_pack_is_loaded_first(overriding: str, site: 
     assert answer(registry) == overriding
     assert layout(registry) == [("Relu", 1, None, overriding, None, False)]
     assert layout(registry, shadowed=True)[1] == ("Relu", 1, None, "b", None, True)
+
+
+def test_two_overrides_of_one_slot_clash_until_one_is_preferred(site: Any) -> None:
+    site.add("std", relu("std"))
+    site.add("x", relu("x", override=True))
+    site.add("y", relu("y", override=True, since_version=6))
+    registry = site.load()
+    assert [p.status for p in registry.packs()][-3:] == ["loaded", "loaded", "failed"]
+    reason = registry.packs()[-1].reason
+    assert reason is not None
+    assert "packs 'x' and 'y' both override impl of ai.onnx.Relu for opset 6 and later" in reason
+    assert "override=True" not in reason
+    assert answer(registry) == "x"
+    assert answer(site.load(prefer={"Relu": "y"})) == "y"
+
+
+def test_overrides_of_disjoint_opsets_do_not_clash(site: Any) -> None:
+    site.add("std", relu("std"))
+    site.add("x", relu("x", override=True, until=5))
+    site.add("y", relu("y", override=True, since_version=6))
+    assert [answer(site.load(), opset) for opset in (5, 6)] == ["x", "y"]
+
+
+def test_a_float_override_alone_leaves_out_the_form_of_what_it_replaces(site: Any) -> None:
+    """The class computes the function that was replaced, so it is another operator's."""
+    site.add("std", f"{relu('std')}\n{quantized('never')}")
+    site.add("x", relu("x", override=True, until=12))
+    registry = site.load()
+    assert layout(registry, shadowed=True) == [
+        ("Relu", 1, 12, "x", None, False),
+        ("Relu", 1, 12, None, "std", True),
+        ("Relu", 1, 12, "std", None, True),
+        ("Relu", 13, None, "std", "std", False),
+    ]
+    left_out = registry.resolve("Relu", opset=12).left_out_origin
+    assert left_out is not None
+    assert left_out.name == "std"
+    assert registry.resolve("Relu", opset=13).left_out_origin is None
+
+
+@pytest.mark.parametrize(
+    ("theirs", "mine"),
+    [
+        # It evaluates whatever function there is.
+        (quantized("always"), ""),
+        # The override has its own.
+        (quantized("never"), quantized("never", override=True)),
+    ],
+)
+def test_a_form_that_computes_the_override_serves(theirs: str, mine: str, site: Any) -> None:
+    site.add("std", f"{relu('std')}\n{theirs}")
+    site.add("x", f"{relu('x', override=True)}\n{mine}")
+    (row,) = site.load().ops()
+    assert row.impl_pack == "x"
+    assert row.quantized_pack == ("x" if mine else "std")
+
+
+def test_a_form_without_a_function_of_its_own_pairs_with_whoever_has_one(site: Any) -> None:
+    """Nobody's function is replaced there."""
+    site.add("a", quantized("never"))
+    site.add("b", relu("b"))
+    site.add("c", relu("c", override=True))
+    assert layout(site.load()) == [("Relu", 1, None, "c", None, False)]
+    assert layout(site.load(prefer={"Relu": "b"}))[0][3:5] == ("b", "a")
 
 
 def test_an_override_leaves_the_rest_of_the_range_to_the_other(site: Any) -> None:

@@ -6,13 +6,14 @@ Each command imports what it needs when it runs, so that listing operators costs
 from __future__ import annotations
 
 import re
+import traceback
 from pathlib import Path
 from typing import Any
 
 import click
 
 import fhe_core
-from fhe_core.cli.boundary import DONE, MISUSE, NO, Program
+from fhe_core.cli.boundary import DONE, MISUSE, NO, Program, packs_aside
 from fhe_core.cli.render import FORMATS
 
 _FORMAT = click.option(
@@ -106,7 +107,8 @@ def list_ops(
     """
     from fhe_core.cli import listing, render
 
-    registry = fhe_core.get_registry()
+    with packs_aside():
+        registry = fhe_core.get_registry()
     specs = listing.select(registry, domain, pack, opset, shadowed=shadowed)
     if specs or fmt == "json":
         sections = listing.ops_sections(specs, shadowed=shadowed)
@@ -126,24 +128,33 @@ def list_ops(
 
 
 @main.command()
+@click.option("--verbose", is_flag=True, help="Also the traceback of each pack that failed.")
 @_FORMAT
-def packs(fmt: str) -> None:
-    """List the installed operator packs, and why one is not loaded.
+@click.pass_context
+def packs(context: click.Context, verbose: bool, fmt: str) -> None:
+    """List the installed operator packs, their hooks, and why one is not loaded.
 
-    JSON is a list of objects; docs/json.md has their keys.
+    Below the table: for each pack that failed the file and line, and which packs override whose operators.
+    The exit code is 1 if a pack failed. JSON is a list of objects; docs/json.md has their keys.
     """
     from fhe_core.cli import listing, render
-    from fhe_core.registry import Registry
-    from fhe_core.registry.packs import load_packs
+    from fhe_core.registry.current import survey_registry
 
     # Not get_registry: its warnings repeat the table, and FHE_PACKS_STRICT would leave nothing.
-    registry = Registry(load_packs())
+    with packs_aside():
+        registry = survey_registry()
     if registry.packs() or fmt == "json":
         render.show(listing.packs_table(registry), listing.pack_records(registry), fmt)
     if fmt != "json":
         render.notes(listing.pack_notes(registry), fmt)
     if not registry.packs():
         click.echo(f"No operator pack is installed: {listing.INSTALL}.", err=True)
+    failures = registry.failures()
+    for pack in failures if verbose else ():
+        if pack.error is not None:
+            trace = "".join(traceback.format_exception(pack.error))
+            click.echo(f"\n{pack.info.name}:\n{trace.rstrip()}", err=True)
+    context.exit(NO if failures else DONE)
 
 
 @main.command()
@@ -159,7 +170,9 @@ def explain(op: str, domain: str | None, opset: int | None, fmt: str) -> None:
     from fhe_core.cli.explanation import explanations
     from fhe_core.cli.paragraphs import print_explanations
 
-    print_explanations(explanations(fhe_core.get_registry(), op, domain, opset), fmt)
+    with packs_aside():
+        registry = fhe_core.get_registry()
+    print_explanations(explanations(registry, op, domain, opset), fmt)
 
 
 @main.command()
@@ -173,7 +186,8 @@ def check(context: click.Context, model: Path, fmt: str) -> None:
     """
     from fhe_core.cli.support import print_report
 
-    report = fhe_core.check(model)
+    with packs_aside():
+        report = fhe_core.check(model)
     print_report(report, fmt)
     context.exit(DONE if report.ok else NO)
 

@@ -5,6 +5,7 @@ Nothing that a user can do ends in a traceback; ``FHE_TRACEBACK=1`` shows it to 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
@@ -16,6 +17,7 @@ from typing import Any, NoReturn, TextIO
 
 import click
 
+from fhe_core.arguments import is_on
 from fhe_core.cli import forgiving, text
 from fhe_core.errors import (
     CompilationError,
@@ -117,7 +119,7 @@ def failure_of(error: Exception) -> Failure:
 
 
 def _stop(error: Exception) -> NoReturn:
-    if os.environ.get(TRACEBACK, "") not in ("", "0"):
+    if is_on(TRACEBACK):
         traceback.print_exception(error)
     failure = failure_of(error)
     echo_labelled("error", "red", failure.problem)
@@ -135,6 +137,26 @@ def echo_labelled(label: str, color: str | None, message: str) -> None:
     if color and not os.environ.get("NO_COLOR"):
         shown = click.style(label, fg=color, bold=True) + shown[len(label) :]
     click.echo(shown, err=True)
+
+
+@contextmanager
+def packs_aside() -> Iterator[None]:
+    """What packs print in the body goes to standard error: standard output is for the answer alone.
+
+    Their libraries may write without Python, so the file descriptor is moved too.
+    """
+    out = None
+    with contextlib.suppress(OSError):  # one of the two may be closed
+        sys.stdout.flush()
+        out = os.dup(1)
+        os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if out is not None:
+            os.dup2(out, 1)
+            os.close(out)
 
 
 @contextmanager

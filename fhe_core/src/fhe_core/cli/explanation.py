@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fhe_core.cli.listing import ACTIVE, closest, status_of
+from fhe_core.cli.listing import ACTIVE, closest, overlap, status_of
 from fhe_core.errors import UnsupportedOpError, Where
 from fhe_core.registry import REQUIRED, OpSignature, OpSpec, PackInfo, Registry
 from fhe_core.registry.schema import (
@@ -118,7 +118,8 @@ def _refuse(registry: Registry, op_type: str, domain: str, opset: int | None) ->
     except UnsupportedOpError as error:
         fix = error.fix
         if op_type not in op_types(domain):
-            close = closest(op_type, [spec.op_type for spec in registry.ops()])
+            names = [spec.op_type for spec in registry.ops()]
+            close = op_type if op_type in names else closest(op_type, names)
             fix = f"run `fhe-ops explain {close}`" if close else "see `fhe-ops list` for all names"
         where = Where(op=op_type, domain=domain, opset=opset)
         raise UnsupportedOpError(error.problem, where=where, fix=fix) from error
@@ -152,7 +153,7 @@ def _served(spec: OpSpec, specs: Sequence[OpSpec]) -> Served:
         if spec.serves(schema.since_version) and not schema.deprecated
     )
     others = tuple(
-        _other(other) for other in specs if status_of(other) != ACTIVE and _overlap(spec, other)
+        _other(other) for other in specs if status_of(other) != ACTIVE and overlap(spec, other)
     )
     return Served(
         spec,
@@ -172,10 +173,6 @@ def _other(spec: OpSpec) -> Other:
         else ("impl", _supply(spec.impl, spec.impl_origin))
     )
     return Other(spec, slot, supply)
-
-
-def _overlap(one: OpSpec, other: OpSpec) -> bool:
-    return one.serves(other.since_version) or other.serves(one.since_version)
 
 
 def _supply(target: Any, pack: PackInfo | None) -> Supply:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -23,6 +24,9 @@ LEGEND = (
 ACTIVE = "active"
 SHADOWED = "shadowed"
 ALTERNATIVE = "alternative"
+
+#: How much of a name must agree with another to be a misspelling of it: "Asin" is none of "Gaussian".
+_CLOSE = 0.75
 
 TITLES = ("op", "since", "opsets", "form", "fusion", "pack", "status")
 
@@ -121,16 +125,68 @@ def packs_table(registry: Registry) -> Table:
 
 
 def pack_notes(registry: Registry) -> list[str]:
-    """What does not fit a table: why a pack is not loaded, what it imports, and where that is."""
-    return [
+    """What does not fit a table: why a pack is not loaded, where that came up, which hooks it has, what it
+    imports, and where that is; then whose operators it overrides."""
+    notes = [
         f"{pack.name}: " + "; ".join(facts)
         for pack in registry.packs()
-        if (facts := list(filter(None, (pack.reason, _entry_point(pack), pack.path))))
+        if (
+            facts := list(
+                filter(
+                    None, (pack.reason, _place(pack), _hooks(pack), _entry_point(pack), pack.path)
+                )
+            )
+        )
     ]
+    overridden: dict[tuple[str, str], dict[str, None]] = {}
+    for override in overrides(registry):
+        what = f"{override.slot} of {display_domain(override.domain)}.{override.op}"
+        overridden.setdefault((override.pack, override.other), {})[what] = None
+    return notes + [
+        f"{pack} overrides {other}: {', '.join(what)}" for (pack, other), what in overridden.items()
+    ]
+
+
+@dataclass(frozen=True)
+class Override:
+    """A registration that serves in place of another pack's.
+
+    ``is_left_out``: nothing serves in its place, because it computes a function that the pack overrides.
+    """
+
+    pack: str
+    other: str
+    slot: str
+    op: str
+    domain: str
+    is_left_out: bool
+
+
+def overrides(registry: Registry) -> list[Override]:
+    """Which packs' registrations are hidden by which, by operator and slot."""
+    rows = registry.ops(shadowed=True)
+    found: dict[Override, None] = {}
+    for hidden in (row for row in rows if status_of(row) == SHADOWED):
+        slot = "quantized" if hidden.quantized else "impl"
+        other = hidden.quantized_pack or hidden.impl_pack or ""
+        for row in rows:
+            same = (row.domain, row.op_type) == (hidden.domain, hidden.op_type)
+            if status_of(row) == ACTIVE and same and overlap(row, hidden):
+                pack = (row.quantized_pack if slot == "quantized" else None) or row.impl_pack or ""
+                left_out = slot == "quantized" and row.quantized is None
+                key = Override(pack, other, slot, row.op_type, row.domain, left_out)
+                found[key] = None
+    return list(found)
+
+
+def overlap(one: OpSpec, other: OpSpec) -> bool:
+    """Whether some opset is in both rows' ranges."""
+    return one.serves(other.since_version) or other.serves(one.since_version)
 
 
 def pack_records(registry: Registry) -> list[dict[str, Any]]:
     """For programs; docs/json.md documents the keys: add to them, change none."""
+    overridden = overrides(registry)
     return [
         {
             "name": pack.name,
@@ -141,6 +197,14 @@ def pack_records(registry: Registry) -> list[dict[str, Any]]:
             "ops": _op_count(registry, pack),
             "path": pack.path,
             "reason": pack.reason,
+            "hooks": list(pack.hooks),
+            "file": pack.file,
+            "line": pack.line,
+            "overrides": [
+                {"pack": o.other, "domain": o.domain, "op": o.op, "slot": o.slot}
+                for o in overridden
+                if o.pack == pack.name and pack.status == "loaded"
+            ],
         }
         for pack in registry.packs()
     ]
@@ -195,6 +259,14 @@ def _supplier(slot: str, pack: str | None, origin: PackInfo | None) -> dict[str,
     }
 
 
+def _place(pack: PackInfo) -> str | None:
+    return pack.file and f"at {pack.file}:{pack.line}"
+
+
+def _hooks(pack: PackInfo) -> str | None:
+    return f"hooks {', '.join(pack.hooks)}" if pack.hooks and pack.status == "loaded" else None
+
+
 def _entry_point(pack: PackInfo) -> str | None:
     return pack.entry_point and f"entry point {pack.entry_point}"
 
@@ -229,8 +301,10 @@ def _check_packs(registry: Registry, pack: str | None) -> None:
         close = closest(pack, known)
         raise InputError(
             f"no installed pack is called {pack!r}",
-            expected=_one_of(known),
-            fix=f"use {close!r}" if close else INSTALL,
+            expected=_one_of(known) if known else None,
+            fix=f"use {close!r}"
+            if close
+            else "install it; `fhe-ops packs` lists those that are installed",
         )
 
 
@@ -270,5 +344,5 @@ def closest(name: str, known: Iterable[str]) -> str | None:
     from difflib import get_close_matches
 
     by_lower = {candidate.lower(): candidate for candidate in known}
-    matches = get_close_matches(name.lower(), by_lower, n=1)
+    matches = get_close_matches(name.lower(), by_lower, n=1, cutoff=_CLOSE)
     return by_lower[matches[0]] if matches else None

@@ -344,6 +344,17 @@ def _float_only_errors(ops: Sequence[PlacedOp], graph: Graph) -> list[FheError]:
 
 def _float_only(placed: PlacedOp, user: PlacedOp | None) -> FheError:
     """What is said of an op that can only run after decryption, and is followed by ``user``."""
+    left_out = placed.spec.left_out_origin
+    if left_out is not None:
+        pack, other = placed.spec.impl_pack, left_out.name
+        return UnsupportedOpError(
+            f"runs in float only: pack {pack!r} overrides its float function alone, and the quantized form "
+            f"of pack {other!r} computes the function that was replaced",
+            where=placed.node.where(pack),
+            got=None if user is None else f"{user.node.name!r} ({user.node.op_type}) after it",
+            fix=f"register a quantized form with override=True in pack {pack!r}; if both functions are the "
+            f"same, that of pack {other!r}",
+        )
     return UnsupportedOpError(
         "runs in float only: no installed pack has a quantized form of it",
         where=placed.node.where(placed.spec.impl_pack),

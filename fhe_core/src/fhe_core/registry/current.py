@@ -83,7 +83,19 @@ def load_registry(*, prefer: Mapping[str, str] | None = None) -> Registry:
     Raises:
         PackError: as for `get_registry`.
     """
-    return _checked(Registry(load_packs(), prefer=_preferences(prefer)))
+    return _checked(Registry(_load(), prefer=_preferences(prefer)))
+
+
+def survey_registry() -> Registry:
+    """The registry of `get_registry`, whatever became of the packs: it warns of none, and is never strict.
+
+    For listing packs, where the failed ones are the answer.
+    """
+    global _packs
+    with _lock:
+        if _packs is None:
+            _packs = _load()
+        return Registry(_packs)
 
 
 def _preferences(given: object) -> Mapping[str, str]:
@@ -185,22 +197,29 @@ def _malformed(item: Any, expected: str) -> PackError:
     )
 
 
-def _build(preference: Preference) -> Registry:
-    global _packs, _loading
+def _load() -> tuple[LoadedPack, ...]:
+    """The packs, loaded anew; what they load for themselves in the meantime is an error of theirs."""
+    global _loading
     with _lock:
-        if preference in _registries:
-            return _registries[preference]
         if _loading:
             raise PackError(
                 "get_registry() was called while the packs were being loaded",
                 fix="call it inside a function, not when the pack is imported or its hook runs",
             )
+        _loading = True
+        try:
+            return load_packs()
+        finally:
+            _loading = False
+
+
+def _build(preference: Preference) -> Registry:
+    global _packs
+    with _lock:
+        if preference in _registries:
+            return _registries[preference]
         if _packs is None:
-            _loading = True
-            try:
-                _packs = load_packs()
-            finally:
-                _loading = False
+            _packs = _load()
         registry = _checked(Registry(_packs, prefer=dict(preference)))
         _registries[preference] = registry
     _warn(registry)
@@ -222,10 +241,13 @@ def _checked(registry: Registry) -> Registry:
 
 
 def _warn(registry: Registry) -> None:
-    for pack in registry.failures():
-        identity = pack.info.name, pack.info.distribution
+    for pack in registry.packs():
+        # What is blocked and not there is a misspelt name: another pack is loaded for it.
+        is_unknown = pack.status == "blocked" and pack.distribution is None
+        identity = pack.name, pack.distribution
         with _lock:
-            new = identity not in _warned
-            _warned.add(identity)
+            new = identity not in _warned and (pack.status == "failed" or is_unknown)
+            _warned.update([identity] if new else ())
         if new:
-            warnings.warn(f"{pack.info} failed to load: {pack.info.reason}", stacklevel=4)
+            what = "is blocked" if is_unknown else "failed to load"
+            warnings.warn(f"{pack} {what}: {pack.reason}", stacklevel=4)

@@ -8,15 +8,26 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING, TypeGuard
 
 import fhe_core
+from fhe_core.arguments import is_on
 from fhe_core.registry.discovery import FoundPack, find_packs
-from fhe_core.registry.plugin import Contribution, Refused, contribution, hook_manager, one_line
+from fhe_core.registry.location import Location, location_of, location_of_function
+from fhe_core.registry.plugin import (
+    Contribution,
+    Refused,
+    contribution,
+    hook_manager,
+    hooks_of,
+    one_line,
+)
 from fhe_core.registry.provenance import PackInfo, Status
 from fhe_core.registry.requirement import canonical_name, unmet
+from fhe_core.registry.versions import did_you_mean
 
 if TYPE_CHECKING:
     from pluggy import PluginManager
@@ -56,15 +67,27 @@ def load_packs() -> tuple[LoadedPack, ...]:
         else:
             owners[pack.name] = pack
             loaded.append(_load(pack, manager))
-    for name in sorted(n for n in allowed if not any(_is_among(pack, {n}) for pack in found)):
-        reason = f"{ALLOW} names it, but no installed distribution provides it"
-        loaded.append(LoadedPack(PackInfo(name, status="failed", reason=reason)))
+    loaded += _unknown(allowed, ALLOW, "failed", found)
+    loaded += _unknown(blocked, BLOCK, "blocked", found)
     return tuple(loaded)
 
 
 def is_strict() -> bool:
     """Whether the user wants a failed pack to be an error."""
-    return os.environ.get(STRICT, "") not in ("", "0")
+    return is_on(STRICT)
+
+
+def _unknown(
+    names: Iterable[str], variable: str, status: Status, found: Sequence[FoundPack]
+) -> list[LoadedPack]:
+    """The names in a variable that nothing installed has: misspelt ones, mostly."""
+    known = [name for pack in found for name in (pack.name, pack.distribution) if name]
+    packs = []
+    for name in sorted(n for n in names if not any(_is_among(pack, {n}) for pack in found)):
+        reason = f"{variable} names it, but no installed distribution provides it"
+        reason = "; ".join(filter(None, (reason, did_you_mean(name, known))))
+        packs.append(LoadedPack(PackInfo(name, status=status, reason=reason)))
+    return packs
 
 
 def _names(variable: str) -> frozenset[str]:
@@ -93,20 +116,28 @@ def _load(pack: FoundPack, manager: PluginManager) -> LoadedPack:
         if reason:
             raise Refused(reason)
         plugin = _import(pack)
-        info = _info(pack, "loaded")
+        info = replace(_info(pack, "loaded"), hooks=hooks_of(plugin, manager))
         given = contribution(info, plugin, manager)
     except Refused as refusal:
-        return LoadedPack(_info(pack, "failed", str(refusal)), error=refusal.__cause__)
+        where = location_of_function(refusal.at) if refusal.at else None
+        return _failed(pack, str(refusal), refusal.__cause__, where)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - __dir__, __getattr__: anybody's code
-        return LoadedPack(
-            _info(pack, "failed", f"loading it raised {one_line(error)}"), error=error
-        )
+        return _failed(pack, f"loading it raised {one_line(error)}", error)
     return LoadedPack(info, given)
+
+
+def _failed(
+    pack: FoundPack, reason: str, error: BaseException | None, where: Location | None = None
+) -> LoadedPack:
+    module = pack.entry_point.module if _is_readable(pack.entry_point) else ""
+    file, line = where or location_of(error, module) or (None, None)
+    info = replace(_info(pack, "failed", reason), file=file, line=line)
+    return LoadedPack(info, error=error)
 
 
 def _import(pack: FoundPack) -> object:
     entry_point = pack.entry_point
-    if entry_point is None or entry_point.pattern.match(entry_point.value) is None:
+    if not _is_readable(entry_point):
         value = entry_point.value if entry_point else ""
         raise Refused(f"its entry point {value!r} is not written 'module' or 'module:object'")
     try:
@@ -122,11 +153,15 @@ def _info(pack: FoundPack, status: Status, reason: str | None = None) -> PackInf
     )
 
 
+def _is_readable(entry_point: EntryPoint | None) -> TypeGuard[EntryPoint]:
+    return entry_point is not None and bool(entry_point.pattern.match(entry_point.value))
+
+
 def _path(pack: FoundPack) -> str | None:
     """The file of the pack's module, found without importing anything if it is not imported."""
     from importlib.util import find_spec
 
-    if pack.entry_point is None or pack.entry_point.pattern.match(pack.entry_point.value) is None:
+    if not _is_readable(pack.entry_point):
         return None
     name = pack.entry_point.module
     module = sys.modules.get(name)

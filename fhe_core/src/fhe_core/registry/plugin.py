@@ -24,7 +24,15 @@ from fhe_core.registry.versions import did_you_mean
 
 
 class Refused(Exception):
-    """Why a pack is not loaded, as a sentence about it."""
+    """Why a pack is not loaded, as a sentence about it.
+
+    Args:
+        at: the function of the pack that it is about, if it is about one.
+    """
+
+    def __init__(self, reason: str, at: Callable[..., Any] | None = None) -> None:
+        super().__init__(reason)
+        self.at = at
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,15 @@ def hook_manager() -> pluggy.PluginManager:
     manager = pluggy.PluginManager(hooks.PROJECT)
     manager.add_hookspecs(hooks)
     return manager
+
+
+def hooks_of(plugin: object, manager: pluggy.PluginManager) -> tuple[str, ...]:
+    """The names of the hooks that a pack's module or object implements."""
+    found = set()
+    for name, _ in _functions(plugin):
+        options = manager.parse_hookimpl_opts(plugin, name)
+        found.add(options and (options.get("specname") or name))
+    return tuple(name for name in hooks.HOOKS if name in found)
 
 
 def contribution(pack: PackInfo, plugin: object, manager: pluggy.PluginManager) -> Contribution:
@@ -105,9 +122,11 @@ def _check_hooks(plugin: object, manager: pluggy.PluginManager) -> None:
         if hook not in hooks.HOOKS:
             if options is not None or _is_own(function, plugin):
                 hint = did_you_mean(hook, hooks.HOOKS) or f"the hooks are {', '.join(hooks.HOOKS)}"
-                raise Refused(f"it defines {name}, but fhe_core has no hook {hook!r}; {hint}")
+                raise Refused(
+                    f"it defines {name}, but fhe_core has no hook {hook!r}; {hint}", function
+                )
         elif options is None:
-            raise Refused(f"its {name} is not marked; put @fhe_core.hookimpl above it")
+            raise Refused(f"its {name} is not marked; put @fhe_core.hookimpl above it", function)
         else:
             _check_arguments(hook, getattr(plugin, name))
 
@@ -123,7 +142,8 @@ def _check_arguments(hook: str, implementation: Callable[..., Any]) -> None:
     if unknown:
         raise Refused(
             f"its hook {hook} takes {', '.join(unknown)}, which it is not called with; "
-            f"write {hook}({', '.join(given)})"
+            f"write {hook}({', '.join(given)})",
+            implementation,
         )
 
 
@@ -136,7 +156,7 @@ def _register(pack: PackInfo, plugin: object, manager: pluggy.PluginManager) -> 
         raise Refused(f"one of its hooks is not written as a hook can be: {fault}") from error
 
 
-def _functions(plugin: object) -> Iterator[tuple[str, object]]:
+def _functions(plugin: object) -> Iterator[tuple[str, Callable[..., Any]]]:
     """The functions of a pack's module or object that are, or look like, hooks."""
     marked = f"{hooks.PROJECT}_impl"
     # getattr_static: a property or a lazy module attribute must not run. It takes its time.

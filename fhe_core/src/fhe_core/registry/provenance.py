@@ -20,6 +20,8 @@ class PackInfo:
         entry_point: what it names, "module" or "module:object"; None if it is unreadable.
         status: "loaded", "failed" or "blocked".
         reason: why it is not loaded, one sentence without a full stop; None if it is.
+        hooks: the names of those that it implements; empty if that could not be found out.
+        file, line: where it failed, in its own code if that can be told; None if it did not.
     """
 
     name: str
@@ -29,6 +31,9 @@ class PackInfo:
     entry_point: str | None = None
     status: Status = "loaded"
     reason: str | None = None
+    hooks: tuple[str, ...] = ()
+    file: str | None = None
+    line: int | None = None
 
     def __str__(self) -> str:
         origin = f" ({self.distribution} {self.version})" if self.distribution else ""

@@ -262,9 +262,12 @@ def _clash_reason(
         contention = clash(new, others, settling)
         if contention:
             old, span = contention
+            does, passing = "register", f"pass override=True in {new.pack!r}, "
+            if new.override:
+                does, passing = "override", ""
             return (
-                f"packs {old.pack!r} and {new.pack!r} both register {new.slot} of "
-                f"{_display(new.key)} for {span}; block one, pass override=True in {new.pack!r}, "
+                f"packs {old.pack!r} and {new.pack!r} both {does} {new.slot} of "
+                f"{_display(new.key)} for {span}; block one, {passing}"
                 f"or prefer one with get_registry(prefer={{{new.op_type!r}: {old.pack!r}}})"
             )
     return None

@@ -26,6 +26,8 @@ class OpSpec:
         impl_origin: the pack that supplies ``impl``.
         quantized: the `fhe_core.QuantizedOp`, or None: then the operator runs in float only.
         quantized_origin: the pack that supplies ``quantized``.
+        left_out_origin: the pack whose quantized class does not serve, because it computes a function that
+            ``impl`` replaces; None where nothing is left out.
         shadowed: another registration serves here instead; such a row holds one slot alone.
         alternative: registered to be chosen, never to serve by itself; such a row is shadowed too.
     """
@@ -42,6 +44,7 @@ class OpSpec:
     quantized_origin: PackInfo | None
     shadowed: bool = False
     alternative: bool = False
+    left_out_origin: PackInfo | None = None
 
     @property
     def impl_pack(self) -> str | None:

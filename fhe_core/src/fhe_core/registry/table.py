@@ -33,23 +33,26 @@ def lay_out(registrations: Sequence[Registration], preferred: str | None = None)
         preferred: the pack that the user prefers for this operator.
     """
     ranked = by_rank(registrations, preferred)
-    rows: list[tuple[Span, Registration, Registration | None]] = []
+    rows: list[tuple[Span, Registration, Registration | None, Registration | None]] = []
     hidden: dict[int, list[Span]] = {}
     serving: set[int] = set()
     for span in _pieces(registrations):
-        impl, quantized = _choose(ranked, span.first, preferred)
+        impl, quantized, left_out = _choose(ranked, span.first, preferred)
         for registration in ranked:
             winner = impl if registration.slot == "impl" else quantized
-            beaten = winner is not registration and (winner or registration.alternative)
+            # Where there is a function, a quantized class that does not serve is left out on purpose.
+            hidden_by = winner or registration.alternative or impl
+            beaten = winner is not registration and hidden_by
             if beaten and registration.serves(span.first):
                 hidden.setdefault(id(registration), []).append(span)
         source = impl or quantized
         if source is None:
             continue
         serving |= {id(source), id(quantized)}
-        if rows and rows[-1][1:] == (source, quantized) and rows[-1][0].last == span.first - 1:
+        suppliers = source, quantized, left_out
+        if rows and rows[-1][1:] == suppliers and rows[-1][0].last == span.first - 1:
             span = Span(rows.pop()[0].first, span.last)
-        rows.append((span, source, quantized))
+        rows.append((span, *suppliers))
     return Table(
         rows=tuple(_row(*row) for row in rows),
         shadowed=tuple(
@@ -84,14 +87,15 @@ def clash(
     """The accepted registration that ``new`` contends with, and over which opsets, or None.
 
     Args:
-        new: of the pack that is being added.
+        new: of the pack that is being added. It contends with what it does not override, and an override
+            with another.
         accepted: of the same operator, from other packs.
         preferred: of the same operator, from the pack that the user prefers: where it serves,
             nobody else contends.
     """
     settled = [span for r in preferred if r.slot == new.slot for span in r.spans]
     for old in accepted:
-        if old.slot != new.slot or old.pack == new.pack or old.override or new.override:
+        if old.slot != new.slot or old.pack == new.pack or old.override != new.override:
             continue
         if old.alternative or new.alternative:
             continue
@@ -106,8 +110,8 @@ def clash(
 def _rank(registration: Registration, preferred: str | None) -> tuple[int, bool, bool, bool]:
     """Who wins: the innermost `registered`, then the user's preference, then an override.
 
-    An override takes effect whichever of the two packs is loaded first; between two overrides the
-    later wins. Of a preferred pack, an alternative serves where it has nothing else.
+    An override takes effect whichever of the two packs is loaded first. Of a preferred pack, an
+    alternative serves where it has nothing else.
     """
     return (
         registration.layer,
@@ -127,20 +131,49 @@ def _pieces(registrations: Sequence[Registration]) -> Iterable[Span]:
 
 def _choose(
     ranked: Sequence[Registration], opset: int, preferred: str | None
-) -> tuple[Registration | None, Registration | None]:
+) -> tuple[Registration | None, Registration | None, Registration | None]:
+    """Who fills the two slots, and the quantized class that would if the function were still its own."""
     here = [
         registration
         for registration in ranked
         if registration.serves(opset)
         and (not registration.alternative or registration.pack == preferred)
     ]
-    impl = next((r for r in here if r.slot == "impl"), None)
+    impls = [r for r in here if r.slot == "impl"]
+    impl = impls[0] if impls else None
     # A class without a function of its own needs somebody's.
-    pairable = (r for r in here if r.slot == "quantized" and (r.signature or impl))
-    return impl, next(pairable, None)
+    pairable = [r for r in here if r.slot == "quantized" and (r.signature or impl)]
+    own = [r for r in pairable if impl is None or _computes(r, impl, impls[1:])]
+    left_out = None if own or not pairable else pairable[0]
+    return impl, own[0] if own else None, left_out
 
 
-def _row(span: Span, source: Registration, quantized: Registration | None) -> OpSpec:
+def _computes(
+    quantized: Registration, impl: Registration, replaced: Sequence[Registration]
+) -> bool:
+    """Whether a quantized class is the quantized form of this function.
+
+    Not if the function takes another's place, as an override does, and the class is of another pack: it
+    computes what was replaced. But a class that evaluates whatever function there is follows it, and an
+    alternative computes the same in another way.
+    """
+    own = quantized.layer > impl.layer or _registrant(quantized) == _registrant(impl)
+    follows = quantized.fusion == "always" and quantized.signature is None
+    others = (r for r in replaced if _registrant(r) != _registrant(impl))
+    replaces = any(not (r.alternative or r.override) for r in others)
+    return own or follows or impl.alternative or not replaces
+
+
+def _registrant(registration: Registration) -> tuple[str, int]:
+    return registration.pack, registration.layer
+
+
+def _row(
+    span: Span,
+    source: Registration,
+    quantized: Registration | None,
+    left_out: Registration | None,
+) -> OpSpec:
     """``source`` supplies the NumPy function: ``quantized`` itself where nobody registered one."""
     return OpSpec(
         domain=source.domain,
@@ -153,6 +186,7 @@ def _row(span: Span, source: Registration, quantized: Registration | None) -> Op
         impl_origin=source.origin,
         quantized=quantized.target if quantized else None,
         quantized_origin=quantized.origin if quantized else None,
+        left_out_origin=left_out.origin if left_out else None,
     )
 
 
