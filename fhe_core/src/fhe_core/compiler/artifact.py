@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +26,7 @@ from fhe_core.compiler import concrete_backend as backend
 from fhe_core.compiler import messages
 from fhe_core.compiler.folder import (
     MANIFEST,
+    MOST_CLIENT_BYTES,
     arrays_from_bytes,
     arrays_to_bytes,
     checked_zip,
@@ -33,23 +34,16 @@ from fhe_core.compiler.folder import (
     read_folder,
     write_folder,
 )
+from fhe_core.compiler.interface import Interface, interface_to_document
 from fhe_core.compiler.report import reading as report
-from fhe_core.errors import ArtifactError, InputError
+from fhe_core.errors import ArtifactError, FheError, InputError
 from fhe_core.graph.inputs import gather
-from fhe_core.graph.ir import ValueInfo
-from fhe_core.program.host import HostProgram
 from fhe_core.program.nodes import BATCH
 from fhe_core.program.savings.saving import Saving
 from fhe_core.program.storage import (
     Arrays,
-    host_from_document,
-    host_to_document,
-    pack,
     program_from_document,
     program_to_document,
-    shape_from_document,
-    shape_to_document,
-    unpack,
 )
 from fhe_core.progress import Progress
 from fhe_core.quantization.module import Cost, FusionRow, QuantizedModule, decode, encode
@@ -67,7 +61,7 @@ def save(module: QuantizedModule, path: str | os.PathLike[str]) -> None:
     arrays: Arrays = {}
     document = {
         "program": program_to_document(module.program, arrays),
-        "interface": _interface(module, arrays),
+        "interface": interface_to_document(module, arrays),
         "fusion": [asdict(row) for row in module.fusion],
         "cost": asdict(module.circuit.cost) if module.circuit else None,
     }
@@ -99,37 +93,9 @@ def _identity(*parts: bytes) -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
-def _interface(module: QuantizedModule, arrays: Arrays) -> dict[str, Any]:
-    """What a client needs: inputs, outputs, and the steps before and after."""
-    return {
-        "inputs": [
-            {
-                "name": info.name,
-                "dtype": info.dtype.name if info.dtype is not None else None,
-                "shape": list(info.shape) if info.shape is not None else None,
-                "range": list(module.input_ranges.get(info.name, ())) or None,
-                "exact": np.flatnonzero(module.exact.get(info.name, ())).tolist(),
-                "missing": info.name in module.missing,
-            }
-            for info in module.input_infos
-        ],
-        "output_names": list(module.output_names),
-        "encoder": host_to_document(module.encoder, arrays),
-        "decoder": host_to_document(module.decoder, arrays),
-        "encrypted": [
-            {"name": node.name, "shape": shape_to_document(node.shape)}
-            for node in module.program.inputs
-        ],
-        "decrypted": [
-            {"shape": shape_to_document(node.shape), "offset": pack(np.asarray(offset), arrays)}
-            for node, offset in zip(module.program.outputs, module.program.offsets, strict=True)
-        ],
-    }
-
-
 def _client_files(module: QuantizedModule, model: str) -> dict[str, bytes]:
     arrays: Arrays = {}
-    document = json.dumps(_interface(module, arrays)).encode()
+    document = json.dumps(interface_to_document(module, arrays)).encode()
     files = {
         "client.json": document,
         "client.npz": arrays_to_bytes(arrays),
@@ -148,48 +114,6 @@ def _server_files(module: QuantizedModule, model: str) -> dict[str, bytes]:
 
 
 # -- loading
-
-
-class _Interface:
-    """The parsed form of ``_interface``."""
-
-    def __init__(self, document: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
-        self.infos = tuple(
-            ValueInfo(
-                row["name"],
-                np.dtype(row["dtype"]) if row["dtype"] else None,
-                tuple(row["shape"]) if row["shape"] is not None else None,
-            )
-            for row in document["inputs"]
-        )
-        self.ranges = {
-            row["name"]: (row["range"][0], row["range"][1])
-            for row in document["inputs"]
-            if row["range"]
-        }
-        self.exact = {
-            row["name"]: _mask(row["exact"], row["shape"][1:])
-            for row in document["inputs"]
-            if row.get("exact")
-        }
-        self.missing = frozenset(row["name"] for row in document["inputs"] if row["missing"])
-        self.output_names = tuple(document["output_names"])
-        self.encoder: HostProgram = host_from_document(document["encoder"], arrays)
-        self.decoder: HostProgram = host_from_document(document["decoder"], arrays)
-        self.encrypted = [
-            (row["name"], shape_from_document(row["shape"])) for row in document["encrypted"]
-        ]
-        self.decrypted = [
-            (shape_from_document(row["shape"]), unpack(row["offset"], arrays))
-            for row in document["decrypted"]
-        ]
-
-
-def _mask(places: Sequence[int], shape: Sequence[int]) -> Any:
-    """The elements of a sample of ``shape`` that are at ``places``, as booleans."""
-    mask = np.zeros(shape, bool)
-    mask.reshape(-1)[places] = True
-    return mask
 
 
 @contextmanager
@@ -218,7 +142,7 @@ def load(path: str | os.PathLike[str]) -> QuantizedModule:
     with _parsed(folder, "model"):
         document = json.loads(files["model.json"])
         arrays = arrays_from_bytes(files["model.npz"])
-        interface = _Interface(document["interface"], arrays)
+        interface = Interface(document["interface"], arrays)
         program = program_from_document(document["program"], arrays)
         module = QuantizedModule(
             input_infos=interface.infos,
@@ -285,7 +209,8 @@ def load_client(path: str | os.PathLike[str]) -> Client:
     manifest, files = read_folder(folder, "client")
     with _parsed(folder, "client"):
         document = json.loads(files["client.json"])
-        interface = _Interface(document, arrays_from_bytes(files["client.npz"]))
+        arrays = arrays_from_bytes(files["client.npz"], most=MOST_CLIENT_BYTES)
+        interface = Interface(document, arrays)
         specs, model = files["specs.json"], bytes.fromhex(manifest["model"])
     return Client(interface, specs, model)
 
@@ -311,7 +236,7 @@ class Client:
         input_names, output_names: of the model.
     """
 
-    def __init__(self, interface: _Interface, specs: bytes, model: bytes) -> None:
+    def __init__(self, interface: Interface, specs: bytes, model: bytes) -> None:
         self._interface = interface
         self._keys = backend.ClientKeys(specs)
         self._model = model
@@ -372,7 +297,8 @@ class Client:
         """
         keys = self._generated()
         interface = self._interface
-        integers = encode(
+        integers = _computed(
+            encode,
             interface.infos,
             interface.ranges,
             interface.encoder,
@@ -428,7 +354,21 @@ class Client:
                 [np.reshape(part[i], sample) for part in parts], axis=shape.index(BATCH)
             )
             outputs.append(joined - offset)
-        return decode(self._interface.decoder, outputs)
+        return _computed(decode, self._interface.decoder, outputs)
+
+
+def _computed(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """What a saved program computes: it is somebody else's, and may fail where zeros did not tell."""
+    try:
+        return function(*arguments, **options)
+    except FheError:
+        raise
+    except Exception as error:
+        raise ArtifactError(
+            "the client's program failed on these values",
+            got=f"{type(error).__name__}: {error}",
+            fix="ask whoever offers the model for a client that works",
+        ) from error
 
 
 class Server:

@@ -31,6 +31,7 @@ from fhe_core.program.nodes import (
     roots,
     with_batch,
 )
+from fhe_core.program.sizes import MOST_ELEMENTS, most_elements
 from fhe_core.program.univariate import check_samples_apart, check_univariate, same
 
 Array = NDArray[Any]
@@ -137,9 +138,11 @@ class HostProgram:
             refuse_nan: called where NaN would become an integer; None where nobody minds.
 
         Raises:
-            ArtifactError: a step names a function outside the vocabulary.
+            ArtifactError: a step names a function outside the vocabulary, or the steps compute more for each
+                sample than any model's do.
         """
         values: list[Any] = [arrays[name] for name in self.inputs]
+        left = MOST_ELEMENTS * max(batch, 1)
         with np.errstate(all="ignore"):
             for step in self.steps:
                 function = FUNCTIONS.get(step.function)
@@ -155,6 +158,13 @@ class HostProgram:
                     keywords = {name: with_batch(value, batch) for name, value in keywords.items()}
                 if refuse_nan and step.function == "astype" and _loses_nan(*arguments, **keywords):
                     refuse_nan()
+                left -= most_elements(step.function, arguments, keywords)
+                if left < 0:
+                    raise ArtifactError(
+                        f"the client's program asks for more memory than a model's may, in {step.function!r}",
+                        expected=f"at most {MOST_ELEMENTS} elements for a sample",
+                        fix="do not use this model",
+                    )
                 values.append(function(*arguments, **keywords))
         found = [values[slot] for slot in self.results]
         return [value if isinstance(value, list) else np.asarray(value) for value in found]

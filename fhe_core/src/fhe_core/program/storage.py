@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -70,11 +70,21 @@ def pack(value: Any, arrays: Arrays) -> Any:
 _UNPACK: dict[str, Callable[[Any, Mapping[str, Any]], Any]] = {
     "array": lambda body, arrays: arrays[body],
     "slot": lambda body, arrays: Reference(int(body)),
-    "dtype": lambda body, arrays: np.dtype(body),
+    "dtype": lambda body, arrays: _dtype(body),
     "slice": lambda body, arrays: slice(*(unpack(part, arrays) for part in body)),
     "tuple": lambda body, arrays: tuple(unpack(part, arrays) for part in shape_from_document(body)),
     "ellipsis": lambda body, arrays: Ellipsis,
 }
+
+
+def _dtype(name: str) -> np.dtype[Any]:
+    dtype = np.dtype(name)
+    if dtype.kind not in "fiubcUS":
+        raise ArtifactError(
+            f"the client's program uses the type {name!r}, which is not allowed",
+            fix="do not use this model",
+        )
+    return dtype
 
 
 def unpack(value: Any, arrays: Mapping[str, Any]) -> Any:
@@ -182,21 +192,43 @@ def host_from_document(document: Mapping[str, Any], arrays: Mapping[str, Any]) -
     """The host program that a document describes.
 
     Raises:
-        ArtifactError: it calls a function outside the vocabulary.
+        ArtifactError: it calls a function outside the vocabulary, or reads results that are not there yet.
     """
-    steps = []
+    steps: list[HostStep] = []
+    inputs, results = tuple(document["inputs"]), tuple(document["results"])
     for row in document["steps"]:
         if row["function"] not in FUNCTIONS:
             raise ArtifactError(
                 f"the client's program calls {row['function']!r}, which is not allowed",
                 fix="load it with the version of fhe-core that saved it",
             )
-        steps.append(
-            HostStep(
-                row["function"],
-                unpack(row["arguments"], arrays),
-                {name: unpack(value, arrays) for name, value in row["keywords"].items()},
-                row["layout"],
-            )
+        step = HostStep(
+            row["function"],
+            unpack(row["arguments"], arrays),
+            {name: unpack(value, arrays) for name, value in row["keywords"].items()},
+            row["layout"],
         )
-    return HostProgram(tuple(document["inputs"]), tuple(steps), tuple(document["results"]))
+        _check_slots(_slots_of((step.arguments, *step.keywords.values())), len(inputs) + len(steps))
+        steps.append(step)
+    _check_slots(results, len(inputs) + len(steps))
+    return HostProgram(inputs, tuple(steps), results)
+
+
+def _slots_of(argument: Any) -> Iterator[int]:
+    """The slots that an argument refers to."""
+    if isinstance(argument, Reference):
+        yield argument.slot
+    elif isinstance(argument, (list, tuple)):
+        for part in argument:
+            yield from _slots_of(part)
+
+
+def _check_slots(slots: Iterable[int], filled: int) -> None:
+    for slot in slots:
+        if not 0 <= slot < filled:
+            raise ArtifactError(
+                "the client's program reads a result that is not there",
+                expected=f"one of {filled}",
+                got=f"slot {slot}",
+                fix="do not use this model, or have it saved again",
+            )
