@@ -177,6 +177,7 @@ class TensorStats:
         dtype: element type in the float model.
         covered: a range that is to be represented, whatever calibration saw; None for no such.
         seen: a number of samples, and the shape of the tensor for so many.
+        infinite: whether it was minus, or plus, infinity somewhere, which the rest leaves out.
     """
 
     minimum: float
@@ -186,6 +187,7 @@ class TensorStats:
     dtype: np.dtype[Any] | None = None
     covered: tuple[float, float] | None = None
     seen: tuple[int, tuple[int, ...]] | None = None
+    infinite: tuple[bool, bool] = (False, False)
 
     @property
     def is_whole(self) -> bool:
@@ -230,8 +232,9 @@ def calibrate(
         advance: told the number of samples of each finished batch.
 
     Raises:
-        CalibrationError: a tensor of the float model is NaN or infinite on this data. Inputs may be NaN
-            where the model replaces them: of these the known values count.
+        CalibrationError: a tensor of the float model is NaN on this data. Inputs may be NaN where the model
+            replaces them: of these the known values count. Of tensors that are infinite somewhere the finite
+            values do, and whether anything quantizes them is for later to see.
     """
     fetch = list(dict.fromkeys(names))
     rng = np.random.default_rng(seed)
@@ -254,11 +257,8 @@ def calibrate(
                     continue
                 if missing:
                     raise not_finite(missing[0], data[missing[0]])
-                raise CalibrationError(
-                    f"the float model computes NaN or infinity in {name!r} on the calibration data",
-                    expected="finite values",
-                    fix="check the model with NumpyModule on this data",
-                )
+                if np.isnan(array).any():
+                    raise no_number(name, "NaN")
             entry = running.setdefault(name, _Running())
             entry.seen = entry.seen or (size, array.shape)
             entry.add(array, size / count, rng)
@@ -267,8 +267,18 @@ def calibrate(
     return {name: entry.stats() for name, entry in running.items()}
 
 
+def no_number(name: str, what: str) -> CalibrationError:
+    """The error for a tensor of the float model that holds ``what`` on the calibration data."""
+    return CalibrationError(
+        f"the float model computes {what} in {name!r} on the calibration data",
+        expected="finite values",
+        fix="check the model with NumpyModule on this data; a mask must leave something in each row",
+    )
+
+
 class _Running:
     def __init__(self) -> None:
+        self.infinite: set[float] = set()
         self.minimum, self.maximum = np.inf, -np.inf
         self.mean: Any = 0.0
         self.parts: list[Array] = []
@@ -279,8 +289,12 @@ class _Running:
         self.dtype = array.dtype
         if not array.size:
             return
-        self.minimum = min(self.minimum, float(array.min()))
-        self.maximum = max(self.maximum, float(array.max()))
+        low, high = float(array.min()), float(array.max())
+        if np.isinf(low) or np.isinf(high):
+            self.infinite |= {low, high}
+            self.add(array[np.isfinite(array)], weight, rng)
+            return
+        self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
         if array.ndim:
             mean = array.mean(axis=0, dtype=np.float64)
             # A tensor whose leading dimension is not the batch changes shape with it: no mean then.
@@ -298,5 +312,6 @@ class _Running:
             np.asarray(self.mean),
             sample,
             self.dtype,
+            infinite=(-np.inf in self.infinite, np.inf in self.infinite),
             seen=self.seen,
         )

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fhe_core.errors import CompilationError, SignatureError, Where
 from fhe_core.program.batch import Sized
@@ -126,6 +127,8 @@ class QuantizedOp:
         self.output_names = tuple(output_names)
         #: Element types of the inputs in the float model; empty until calibration has seen them.
         self.input_types: tuple[np.dtype[Any] | None, ...] = ()
+        #: Beyond these ends the values of its result make no difference to what reads it.
+        self.result_ends: tuple[float, float] = (-np.inf, np.inf)
         self.where = where or Where(node=op_instance_name or None, op=self._impl_for_op_named)
         # `type(self).impl`: a function in a class body must not become a bound method.
         self._function = as_function(type(self).impl or impl or self._registered())
@@ -256,6 +259,28 @@ class QuantizedOp:
         have a score for each class in their last axis.
         """
         return None
+
+    def reach(self, x: NDArray[Any]) -> tuple[float, float]:
+        """The ends beyond which the values of this op's only encrypted input make no difference to the result.
+
+        Asked once, before ranges are chosen, which then leave out what lies beyond.
+
+        Args:
+            x: its values in the float model on some samples, infinities among them.
+        """
+        return -np.inf, np.inf
+
+    def input_ends(
+        self, index: int, result: tuple[float, float], ranges: Sequence[tuple[float, float]]
+    ) -> tuple[float, float]:
+        """The ends beyond which an input makes no difference, if the result does not beyond its own.
+
+        Args:
+            index: of the input.
+            result: the ends of the result.
+            ranges: the least and the greatest of the finite values of each input, in the float model.
+        """
+        return -np.inf, np.inf
 
     # -- fusion
 

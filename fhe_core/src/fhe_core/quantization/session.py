@@ -31,10 +31,12 @@ from fhe_core.quantization.calibration import (
     calibrate,
     calibration_data,
     missing_values,
+    no_number,
     not_finite,
     static_batch,
 )
 from fhe_core.quantization.classes import Classes, classes_of
+from fhe_core.quantization.ends import ends_that_matter, within
 from fhe_core.quantization.evidence import Evidence
 from fhe_core.quantization.exact_inputs import exact_elements, that_run, unseen, with_room
 from fhe_core.quantization.extremes import Extremes
@@ -126,6 +128,13 @@ class Session:
         for placed in self.placement.ops:
             seen = {n: self.stats[n].seen for n in placed.node.writes if n in self.stats}
             placed.shapes = {name: shape for name, shape in seen.items() if shape is not None}
+        self._inputs_seen = {n: self.stats[n] for n in self.graph.input_names if n in self.stats}
+        ends = ends_that_matter(self.placement, self.net, self.data, self.stats)
+        self.stats |= {
+            n: within(self.stats[n], found) for n, found in ends.items() if n in self.stats
+        }
+        for placed in self.placement.ops:
+            placed.op.result_ends = ends.get(placed.node.outputs[0], placed.op.result_ends)
             placed.op.input_types = tuple(
                 self.stats[name].dtype if name in self.stats else None
                 for name in placed.node.inputs
@@ -353,9 +362,19 @@ class Session:
         return self.school.lessons(module, readings, self.class_axes, samples)
 
     def record(self, plan: Plan) -> Recorded:
-        """The integer program of the model under a plan, without widths and tables."""
+        """The integer program of the model under a plan, without widths and tables.
+
+        Raises:
+            CalibrationError: a tensor that was infinite is quantized, and nothing ignores that part of it.
+        """
         self._complete(plan)
-        return record(self.placement, plan, encrypted=self.encrypted, client_side=self.client_side)
+        recorded = record(
+            self.placement, plan, encrypted=self.encrypted, client_side=self.client_side
+        )
+        for name in sorted(recorded.used & self.stats.keys()):
+            if any(self.stats[name].infinite):
+                raise no_number(name, "infinity")
+        return recorded
 
     def _record(self, plan: Plan) -> Recorded:
         self.recorded = self.record(plan)
@@ -486,8 +505,9 @@ class Session:
                 confined = self.data[name][:, ~self.exact[name].mask]
                 if confined.size:
                     found[name] = (float(np.nanmin(confined)), float(np.nanmax(confined)))
-            elif name in self.stats:
-                found[name] = (self.stats[name].minimum, self.stats[name].maximum)
+            elif name in self._inputs_seen:
+                seen = self._inputs_seen[name]
+                found[name] = (seen.minimum, seen.maximum)
         return found
 
     def _saved(self, whole: Program, plan: Plan) -> tuple[Program, tuple[Saving, ...]]:

@@ -24,6 +24,8 @@ _BITS = 8
 _LOW = -(2 ** (_BITS - 1))
 #: Steps of real tensors: 8 bits reach from -8 to 8, where the usual functions are finite.
 _REAL = TensorPlan(_BITS, 2.0**-4, 0, _LOW)
+#: The ends of what these are.
+REACH = _REAL.scale * _LOW, -_REAL.scale * _LOW
 _WHOLE = TensorPlan(_BITS, 1.0, 0, _LOW)
 #: The name of what the client has decrypted.
 _DECRYPTED = "decrypted"

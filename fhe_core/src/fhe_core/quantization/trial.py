@@ -31,6 +31,7 @@ from fhe_core.quantization.placement import PlacedOp, Placement
 from fhe_core.quantization.plan import Plan
 from fhe_core.quantization.recording import run_op
 from fhe_core.quantization.standins import (
+    REACH,
     Inputs,
     Seen,
     described,
@@ -213,6 +214,8 @@ def _constant_key(constant: Any) -> Hashable:
 
 def _attempt(placed: PlacedOp, inputs: Inputs) -> _Outcome:
     plan = placed.op.plan = trial_plan(placed, inputs)
+    # Whether a mask is one is for the data to tell.
+    placed.op.result_ends = REACH
     with _at(placed):
         arrays = stand_ins(placed, inputs)
         placed.shapes = _shapes_in_float(placed, arrays)

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 from fhe_core.quantization.quantizers import QuantizationStats
+from numpy.typing import NDArray
 
-from fhe_core import PlanError, QuantizedArray, QuantizedOp, primitives
+from fhe_core import CompilationError, PlanError, QuantizedArray, QuantizedOp, primitives
 
 
 class Conditional(QuantizedOp):
@@ -18,6 +19,9 @@ class Conditional(QuantizedOp):
 
     def can_fuse(self) -> bool:
         return len(self._int_input_names) == 1
+
+
+Ends = tuple[float, float]
 
 
 class JoiningOp(Conditional):
@@ -91,7 +95,33 @@ def at_scale(array: QuantizedArray, scale: float) -> tuple[Any, Any]:
     return levels, 0
 
 
-class QuantizedAdd(JoiningOp):
+def constant_levels(op: QuantizedOp, values: Any, scale: float) -> NDArray[np.int64]:
+    """The integers of a constant that meets encrypted values at ``scale``; where nobody cares how low or how
+    high it is, as a mask may be, at the ends of what matters."""
+    ends = np.clip(np.asarray(values, np.float64), *op.result_ends)
+    if not np.isfinite(ends).all():
+        raise CompilationError(
+            "a constant that is infinite joins encrypted values",
+            where=op.where,
+            expected="finite numbers, or a mask that a Softmax or a maximum reads",
+            fix="put the lowest number that the model tells apart in its place",
+        )
+    return np.rint(ends / scale).astype(np.int64)
+
+
+class QuantizedSum(JoiningOp):
+    """The sum of any number of tensors."""
+
+    _impl_for_op_named = "Sum"
+
+    def input_ends(self, index: int, result: Ends, ranges: Sequence[Ends]) -> Ends:
+        # Where all the others are as large as they get, it is below the result's end, and likewise above.
+        others = [ends for i, ends in enumerate(ranges) if i != index]
+        most, least = (sum(ends[side] for ends in others) for side in (1, 0))
+        return result[0] - most, result[1] - least
+
+
+class QuantizedAdd(QuantizedSum):
     """A + B."""
 
     _impl_for_op_named = "Add"
@@ -102,14 +132,14 @@ class QuantizedSub(JoiningOp):
 
     _impl_for_op_named = "Sub"
 
+    def input_ends(self, index: int, result: Ends, ranges: Sequence[Ends]) -> Ends:
+        (low, high), other = result, ranges[1 - index]
+        if index == 0:
+            return low + other[0], high + other[1]
+        return other[0] - high, other[1] - low
+
     def join(self, q_inputs: Sequence[QuantizedArray]) -> Any:
         return total(self, q_inputs, sign=-1)
-
-
-class QuantizedSum(JoiningOp):
-    """The sum of any number of tensors."""
-
-    _impl_for_op_named = "Sum"
 
 
 class QuantizedMean(JoiningOp):
@@ -152,10 +182,20 @@ class Residue(Conditional):
         return np.arange(min(int(np.abs(divisor).max()), 256)) if whole else None
 
 
+def divided(ends: Ends, factor: Any) -> Ends:
+    """The ends before a multiplication with one positive number; all values where it is something else."""
+    if factor is None or np.size(factor) != 1 or not 0 < np.min(factor) < np.inf:
+        return -np.inf, np.inf
+    return ends[0] / float(np.min(factor)), ends[1] / float(np.min(factor))
+
+
 class QuantizedMul(Conditional):
     """A * B. Of two encrypted tensors: two look-ups a product."""
 
     _impl_for_op_named = "Mul"
+
+    def input_ends(self, index: int, result: Ends, ranges: Sequence[Ends]) -> Ends:
+        return divided(result, self.constant(1 - index))
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         if self.can_fuse() or self.constant_inputs:
@@ -174,6 +214,10 @@ class QuantizedDiv(Conditional):
     """A / B. Of two encrypted tensors: A times a table of 1 / B."""
 
     _impl_for_op_named = "Div"
+
+    def input_ends(self, index: int, result: Ends, ranges: Sequence[Ends]) -> Ends:
+        divisor = self.constant(1)
+        return divided(result, None if divisor is None else 1 / np.float64(divisor))
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         if self.can_fuse() or (self.constant_inputs and 1 in self.constant_inputs):
@@ -207,6 +251,10 @@ class QuantizedMax(JoiningOp):
 
     _impl_for_op_named = "Max"
     saturates_inputs: ClassVar[bool] = True
+
+    def input_ends(self, index: int, result: Ends, ranges: Sequence[Ends]) -> Ends:
+        return result
+
     choose = staticmethod(primitives.maximum)
 
     def join(self, q_inputs: Sequence[QuantizedArray]) -> Any:

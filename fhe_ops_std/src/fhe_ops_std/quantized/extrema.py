@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fhe_core import QuantizedArray, QuantizedOp, primitives
 from fhe_ops_std.quantized.stages import (
     FREE_BITS,
+    LEAST_EXPONENT,
     extent,
     levels,
     log_step,
@@ -23,6 +25,8 @@ from fhe_ops_std.quantized.stages import (
     size,
     tournament,
 )
+
+Array = NDArray[Any]
 
 #: From this opset on Softmax, LogSoftmax and Hardmax work along one axis; before, along all from it on.
 _ONE_AXIS_SINCE = 13
@@ -33,7 +37,7 @@ class AlongAxis(QuantizedOp):
 
     shapes_outputs: ClassVar[bool] = True
 
-    def axes(self, x: QuantizedArray) -> tuple[int, ...]:
+    def axes(self, x: QuantizedArray | Array) -> tuple[int, ...]:
         rank = len(x.shape)
         return sample_axes(self, self._range(rank), rank)
 
@@ -45,6 +49,14 @@ class AlongAxis(QuantizedOp):
         axis = self.attrs["axis"] % rank
         opset = self.where.opset
         return range(axis, axis + 1 if opset is None or opset >= _ONE_AXIS_SINCE else rank)
+
+    def reach(self, x: Array) -> tuple[float, float]:
+        return below_maxima(x, self.axes(x), LEAST_EXPONENT), np.inf
+
+
+def below_maxima(x: Array, axes: tuple[int, ...], less: float = 0.0) -> float:
+    """The least maximum along ``axes``, and ``less`` from there: what is lower is no candidate anywhere."""
+    return float(np.max(x, axis=axes).min()) + less
 
 
 @dataclass(frozen=True)
@@ -152,6 +164,9 @@ class QuantizedHardmax(AlongAxis):
 
     _impl_for_op_named = "Hardmax"
 
+    def reach(self, x: Array) -> tuple[float, float]:
+        return below_maxima(x, self.axes(x)), np.inf
+
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         (x,) = q_inputs
         marks = first_largest(signed(x), self.axes(x), joined=joined(self, x))
@@ -167,6 +182,12 @@ class QuantizedArgMax(QuantizedOp):
 
     def class_axis(self, shape: tuple[int, ...]) -> int | None:
         return int(self.attrs["axis"]) % len(shape) if self.most else None
+
+    def reach(self, x: Array) -> tuple[float, float]:
+        (axis,) = sample_axes(self, [self.attrs["axis"]], x.ndim)
+        if self.most:
+            return below_maxima(x, (axis,)), np.inf
+        return -np.inf, -below_maxima(-x, (axis,))
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         (x,) = q_inputs

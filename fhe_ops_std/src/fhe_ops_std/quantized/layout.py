@@ -6,15 +6,24 @@ replayed on whichever side has fewer elements.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from fhe_core import CompilationError, QuantizedArray, QuantizedOp, Tensor, primitives
-from fhe_ops_std.quantized.arithmetic import at_scale, joint_scale
+from fhe_ops_std.quantized.arithmetic import Ends, at_scale, constant_levels, joint_scale
 
 
-class LayoutOp(QuantizedOp):
+class Moving(QuantizedOp):
+    """The result consists of elements of encrypted inputs: what does not matter there, does not here."""
+
+    def input_ends(self, index: int, result: Ends, ranges: Sequence[Ends]) -> Ends:
+        places = self.encryptable
+        return result if places is None or index in places else (-np.inf, np.inf)
+
+
+class LayoutOp(Moving):
     """Moves elements. The result keeps the scale of the input."""
 
     encryptable: ClassVar[tuple[int, ...]] = (0,)
@@ -59,7 +68,7 @@ class QuantizedSize(QuantizedOp):
         return False
 
 
-class QuantizedPad(QuantizedOp):
+class QuantizedPad(Moving):
     """Padding: constants become integers, so the input is quantized first."""
 
     _impl_for_op_named = "Pad"
@@ -76,12 +85,13 @@ class QuantizedPad(QuantizedOp):
         constants = [self.constant(i + 1) for i in range(len(rest))]
         quantizer = x.quantizer
         if len(constants) > 1 and constants[1] is not None:
-            level = np.rint(np.asarray(constants[1], dtype=np.float64) / quantizer.scale)
-            constants[1] = level.astype(np.int64) + quantizer.zero_point
+            level = constant_levels(self, constants[1], quantizer.scale)
+            constants[1] = level + quantizer.zero_point
         elif "value" in attrs:
             attrs = {
                 **attrs,
-                "value": int(np.rint(attrs["value"] / quantizer.scale)) + quantizer.zero_point,
+                "value": int(constant_levels(self, attrs["value"], quantizer.scale))
+                + quantizer.zero_point,
             }
         else:
             constants = [*constants[:1], np.asarray(quantizer.zero_point), *constants[2:]]
@@ -89,7 +99,7 @@ class QuantizedPad(QuantizedOp):
         return self.quantized(quantizer.dequant(padded))
 
 
-class QuantizedConcat(QuantizedOp):
+class QuantizedConcat(Moving):
     """Joins tensors that share a scale: no look-up."""
 
     _impl_for_op_named = "Concat"
@@ -104,7 +114,7 @@ class QuantizedConcat(QuantizedOp):
         parts, zeros = [], []
         for index, values in enumerate(inputs):
             if index in self.constant_inputs:
-                integers, zero = np.rint(values / scale).astype(np.int64), 0
+                integers, zero = constant_levels(self, values, scale), 0
             else:
                 integers, zero = at_scale(next(encrypted), scale)
             parts.append(integers)

@@ -7,12 +7,20 @@ on one bit more than it has, and none where the condition is clear.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from fhe_core import QuantizedArray, QuantizedOp, Tensor, primitives
-from fhe_ops_std.quantized.arithmetic import Conditional, at_scale, joint_scale, named
+from fhe_ops_std.quantized.arithmetic import (
+    Conditional,
+    Ends,
+    at_scale,
+    constant_levels,
+    joint_scale,
+    named,
+)
 
 
 def truth(x: QuantizedArray) -> Any:
@@ -47,7 +55,7 @@ class QuantizedWhere(Conditional):
             for index in range(3)
         )
         scale = joint_scale(self, [x for x in choices if isinstance(x, QuantizedArray)])
-        first, second = (_levels(x, scale) for x in choices)
+        first, second = (self._levels(x, scale) for x in choices)
         if isinstance(condition, QuantizedArray):
             holds = truth(condition)
             chosen = _kept(first, holds) + _kept(second, 1 - holds)
@@ -56,13 +64,15 @@ class QuantizedWhere(Conditional):
             chosen = first * holds + second * (1 - holds)
         return self.quantized(chosen.astype(np.float64) * scale)
 
+    def _levels(self, x: Any, scale: float) -> Any:
+        """A choice, encrypted or clear, in steps of ``scale``."""
+        if not isinstance(x, QuantizedArray):
+            return constant_levels(self, x, scale)
+        integers, zero = at_scale(x, scale)
+        return integers - zero
 
-def _levels(x: Any, scale: float) -> Any:
-    """A choice, encrypted or clear, in steps of ``scale``."""
-    if not isinstance(x, QuantizedArray):
-        return np.rint(np.asarray(x, np.float64) / scale).astype(np.int64)
-    integers, zero = at_scale(x, scale)
-    return integers - zero
+    def input_ends(self, index: int, result: Ends, ranges: Sequence[Ends]) -> Ends:
+        return result if index else (-np.inf, np.inf)
 
 
 def _kept(x: Any, holds: Any) -> Any:

@@ -7,6 +7,7 @@ from functools import reduce
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fhe_core import CompilationError, QuantizedArray, QuantizedOp, primitives
 from fhe_ops_std._windows import Window, windows
@@ -88,11 +89,20 @@ class QuantizedGlobalAveragePool(QuantizedOp):
         return self.quantized(real)
 
 
-class QuantizedMaxPool(QuantizedOp):
+class Maxima(QuantizedOp):
+    """The largest elements of the input: lower ones than the lowest of these may be anything."""
+
+    keeps_scale: ClassVar[bool] = True
+
+    def reach(self, x: NDArray[Any]) -> tuple[float, float]:
+        result = self.call_impl(x, **self.attrs)
+        return float(np.min(result[0] if isinstance(result, tuple) else result)), np.inf
+
+
+class QuantizedMaxPool(Maxima):
     """The maximum over windows, one axis after the other: max(a, b) is one look-up."""
 
     _impl_for_op_named = "MaxPool"
-    keeps_scale: ClassVar[bool] = True
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         if len(self.output_names) > 1 and self.output_names[1]:
@@ -108,11 +118,10 @@ class QuantizedMaxPool(QuantizedOp):
         return self.quantized(x.quantizer.dequant(values))
 
 
-class QuantizedGlobalMaxPool(QuantizedOp):
+class QuantizedGlobalMaxPool(Maxima):
     """The maximum over all spatial axes."""
 
     _impl_for_op_named = "GlobalMaxPool"
-    keeps_scale: ClassVar[bool] = True
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         (x,) = self._prepare_inputs_with_constants(

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fhe_core import CompilationError, QuantizedArray, QuantizedOp
-from fhe_ops_std.quantized.arithmetic import at_scale, joint_scale, named
-from fhe_ops_std.quantized.layout import LayoutOp
+from fhe_ops_std.quantized.arithmetic import at_scale, constant_levels, joint_scale, named
+from fhe_ops_std.quantized.layout import LayoutOp, Moving
 from fhe_ops_std.quantized.probing import linear_map, mixes_samples, parted, sources, spells_batch
 
 Array = NDArray[Any]
@@ -115,7 +115,7 @@ class QuantizedCenterCropPad(QuantizedOp):
         return self.quantized(placed.astype(np.float64) * x.quantizer.scale)
 
 
-class Placing(QuantizedOp):
+class Placing(Moving):
     """Elements of encrypted inputs at constant places, constants at the others, all at one scale."""
 
     shares_scale: ClassVar[bool] = True
@@ -152,7 +152,8 @@ class Placing(QuantizedOp):
         """
         shapes = [part.shape[1:] for part in parts]
         source, filled = sources(self, function, shapes, clear)
-        return _filled(parts, source, filled, scale).astype(np.float64) * scale
+        levels = constant_levels(self, np.where(source < 0, filled, 0.0), scale)
+        return _filled(parts, source, levels).astype(np.float64) * scale
 
 
 class QuantizedMaxUnpool(Placing):
@@ -246,7 +247,7 @@ def _summed(parts: Sequence[Any], matrix: NDArray[np.int64], shape: tuple[int, .
     return np.reshape(total, (total.shape[0], *shape))
 
 
-def _filled(parts: Sequence[Any], source: Array, filled: Array, scale: float) -> Any:
+def _filled(parts: Sequence[Any], source: Array, levels: NDArray[np.int64]) -> Any:
     """Integers of the parts at their places, and those of constants between them."""
     moves = source >= 0
     own = np.arange(source.size).reshape(source.shape)
@@ -259,7 +260,7 @@ def _filled(parts: Sequence[Any], source: Array, filled: Array, scale: float) ->
         integers = np.reshape(integers, (integers.shape[0], *source.shape))
     if moves.all():
         return integers
-    return integers * moves.astype(np.int64) + np.rint(filled / scale).astype(np.int64)
+    return integers * moves.astype(np.int64) + levels
 
 
 CLASSES: tuple[type[QuantizedOp], ...] = (

@@ -11,9 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fhe_core import CompilationError, QuantizedArray, QuantizedOp, primitives
+from fhe_ops_std.quantized.extrema import below_maxima, log_sum_exp
 from fhe_ops_std.quantized.stages import (
+    LEAST_EXPONENT,
     extent,
     levels,
     powers,
@@ -51,13 +54,16 @@ class Reduction(QuantizedOp):
                 fix="make them constants of the model",
             )
         (x,) = q_inputs
-        rank = len(x.shape)
-        given = [int(axis) for axis in np.ravel(self._axes)]
-        along = sample_axes(self, given or range(rank), rank)
+        along = self.along(len(x.shape))
         real = self.reduced(x, along)
         if not attrs["keepdims"]:
             real = np.squeeze(real, axis=along)
         return self.quantized(real)
+
+    def along(self, rank: int) -> tuple[int, ...]:
+        """The axes, counted from the front."""
+        given = [int(axis) for axis in np.ravel(self._axes)]
+        return sample_axes(self, given or range(rank), rank)
 
     def reduced(self, x: QuantizedArray, axes: tuple[int, ...]) -> Any:
         """The real results, with the axes kept as 1."""
@@ -137,6 +143,9 @@ class QuantizedReduceMax(Reduction):
     keeps_scale: ClassVar[bool] = True
     choose = staticmethod(primitives.maximum)
 
+    def reach(self, x: NDArray[Any]) -> tuple[float, float]:
+        return below_maxima(x, self.along(x.ndim)), np.inf
+
     def reduced(self, x: QuantizedArray, axes: tuple[int, ...]) -> Any:
         chosen = tournament(signed(x), axes, type(self).choose)
         return chosen.astype(np.float64) * x.quantizer.scale
@@ -147,6 +156,9 @@ class QuantizedReduceMin(QuantizedReduceMax):
 
     _impl_for_op_named = "ReduceMin"
     choose = staticmethod(primitives.minimum)
+
+    def reach(self, x: NDArray[Any]) -> tuple[float, float]:
+        return -np.inf, -below_maxima(-x, self.along(x.ndim))
 
 
 class QuantizedReduceProd(Reduction):
@@ -213,9 +225,10 @@ class QuantizedReduceLogSumExp(Reduction):
     _impl_for_op_named = "ReduceLogSumExp"
     shapes_outputs = False
 
-    def reduced(self, x: QuantizedArray, axes: tuple[int, ...]) -> Any:
-        from fhe_ops_std.quantized.extrema import log_sum_exp
+    def reach(self, x: NDArray[Any]) -> tuple[float, float]:
+        return below_maxima(x, self.along(x.ndim), LEAST_EXPONENT), np.inf
 
+    def reduced(self, x: QuantizedArray, axes: tuple[int, ...]) -> Any:
         parts = log_sum_exp(signed(x), x.quantizer.scale, axes, self.n_bits)
         # The maximum on the finer grid of the logarithm: a sum of integers.
         return (parts.top * parts.fineness + parts.log).astype(np.float64) * parts.step

@@ -18,6 +18,8 @@ from fhe_core import CompilationError, QuantizedArray, QuantizedOp, Tensor
 FREE_BITS = 8
 #: Sums are kept below this width: an accumulator has 20 bits at the most, of which headroom takes some.
 SUM_BITS = 18
+#: exp(-9) is half a step of twelve bits: by so much below the largest an element is none.
+LEAST_EXPONENT = -9.0
 
 
 def signed(x: QuantizedArray) -> Any:

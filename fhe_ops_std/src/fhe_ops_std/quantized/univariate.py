@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fhe_core import CompilationError, QuantizedArray, QuantizedOp
+from fhe_ops_std.quantized.stages import LEAST_EXPONENT
 
 #: One encrypted input, any constants: a table look-up of whatever precedes.
 NAMES = (
@@ -38,7 +42,6 @@ NAMES = (
     "Cos",
     "Cosh",
     "Erf",
-    "Exp",
     "Floor",
     "Log",
     "Neg",
@@ -71,6 +74,15 @@ def univariate(name: str) -> type[QuantizedOp]:
             "_impl_for_op_named": name,
         },
     )
+
+
+class QuantizedExp(QuantizedOp):
+    """The exponential, as a table look-up."""
+
+    _impl_for_op_named = "Exp"
+
+    def reach(self, x: NDArray[Any]) -> tuple[float, float]:
+        return float(x.max()) + LEAST_EXPONENT, np.inf
 
 
 class TrainableOp(QuantizedOp):
@@ -115,6 +127,7 @@ class QuantizedDropout(TrainableOp):
 
 CLASSES: tuple[type[QuantizedOp], ...] = (
     *(univariate(name) for name in NAMES),
+    QuantizedExp,
     QuantizedBatchNormalization,
     QuantizedDropout,
 )
