@@ -87,9 +87,12 @@ def fhe_register_passes(passes: Any) -> None:
     from fhe_ops_std.passes import PASSES
     from fhe_ops_std.reductions import joined_channels
     from fhe_ops_std.splitting import split_activations
+    from fhe_ops_std.unrolling import unroll
 
     for each in PASSES:
         passes.add(each)
+    # Other packs may know what a loop computes.
+    passes.add(unroll, last=True)
     passes.add_reduction(joined_channels)
     passes.add_alternative(composed)
     passes.add_alternative(split_activations)

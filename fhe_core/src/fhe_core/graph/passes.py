@@ -7,7 +7,7 @@ compute the same on some samples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -46,18 +46,27 @@ def run_passes(
     Raises:
         PackError: a pass raised, returned no sound graph, or changed what the model computes.
     """
-    changed: list[GraphPass] = []
-    graph = tidy(graph, registry)
-    for each in registry.passes():
-        before = _read_only(graph)
-        after = _rewritten(each, before)
-        if after is before:
-            continue
-        if samples is not None:
-            _check_outputs(each, before, after, registry, samples)
-        graph = tidy(after, registry)
-        changed.append(each)
-    return graph, tuple(changed)
+    changed: dict[GraphPass, None] = {}
+
+    def run(passes: Iterable[GraphPass], graph: Graph) -> Graph:
+        for each in passes:
+            before = _read_only(graph)
+            after = _rewritten(each, before)
+            if after is before:
+                continue
+            if samples is not None:
+                _check_outputs(each, before, after, registry, samples)
+            graph = tidy(after, registry)
+            changed[each] = None
+        return graph
+
+    first = [each for each in registry.passes() if not each.last]
+    last = [each for each in registry.passes() if each.last]
+    graph = run(first, tidy(graph, registry))
+    taken_apart = run(last, graph)
+    if taken_apart is not graph:
+        taken_apart = run(first, taken_apart)
+    return taken_apart, tuple(changed)
 
 
 def reduce_activation(

@@ -166,7 +166,7 @@ class Tensor(NDArrayOperatorsMixin):
             raise advice.unavailable(f"{ufunc.__name__}.{method}")
         for batch in (each for each in inputs if isinstance(each, Batch)):
             batch.refuse()
-        if not keywords and all_integers(inputs):
+        if not keywords and not _on_client.get() and all_integers(inputs):
             result = arithmetic.apply(ufunc, inputs)
             if result is not NotImplemented:
                 return result

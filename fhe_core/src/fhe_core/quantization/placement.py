@@ -42,6 +42,7 @@ class PlacedOp:
         sources: the unique integer tensors that its inputs are computed from.
         float_only: it has no quantized class.
         late: it has one, and runs after decryption all the same.
+        decrypted: it reads what is decrypted already.
         shapes: of its outputs in the float model, with the number of samples; empty before calibration.
     """
 
@@ -53,6 +54,7 @@ class PlacedOp:
     sources: frozenset[str]
     float_only: bool = False
     late: bool = False
+    decrypted: bool = False
     shapes: Mapping[str, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
 
     @property
@@ -311,6 +313,7 @@ def _leave_for_the_client(
         reads_decrypted = not decrypted.isdisjoint(placed.variable)
         if placed.node.name in after and not placed.is_float:
             placed.late = reads_decrypted
+        placed.decrypted = reads_decrypted
         if placed.late or placed.float_only or (placed.is_float and reads_decrypted):
             decrypted.update(placed.node.writes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ from fhe_core.program.nodes import (
 )
 from fhe_core.program.program import Program
 from fhe_core.program.rules import RULES
-from fhe_core.program.tensor import Tensor
+from fhe_core.program.tensor import Tensor, on_client
 from fhe_core.program.widths import free_name
 from fhe_core.quantization.array import QuantizedArray
 from fhe_core.quantization.calibration import static_batch
@@ -180,7 +181,8 @@ def run_op(placed: PlacedOp, values: Mapping[str, QuantizedArray]) -> dict[str, 
     inputs = [values.get(at_join(name, placed), values[name]) for name in placed.variable]
     try:
         if any(isinstance(array.values, Tensor) for array in inputs) and not placed.late:
-            result = placed.op(*inputs)
+            with on_client() if placed.decrypted else nullcontext():
+                result = placed.op(*inputs)
         else:
             # After decryption; or computed from shapes alone, which are no secret: nothing to quantize.
             result = QuantizedOp.q_impl(placed.op, *inputs, **placed.op.attrs)

@@ -37,10 +37,12 @@ class Rewriting(Generic[F]):
         return f"{self.origin.name}.{self.name}"
 
 
+@dataclass(frozen=True)
 class GraphPass(Rewriting[PassFunction]):
-    """Rewrites a graph into a better one that computes the same."""
+    """Rewrites a graph into a better one that computes the same; ``last`` after those that are not."""
 
     kind = "graph pass"
+    last: bool = False
 
 
 class GraphReduction(Rewriting[ReductionFunction]):
@@ -89,7 +91,7 @@ class PassRegistrar:
         """The name of the pack that this registrar is bound to."""
         return self._origin.name
 
-    def add(self, fn: PassFunction, *, name: str | None = None) -> None:
+    def add(self, fn: PassFunction, *, name: str | None = None, last: bool = False) -> None:
         """Registers a pass.
 
         Args:
@@ -97,6 +99,8 @@ class PassRegistrar:
                 inputs and outputs that computes the same; the very graph that it was given if there
                 is nothing to do. Tensors that remain keep their names.
             name: of the pass, unique in the pack; the function's own by default.
+            last: after the passes of all packs, for what takes apart what these may know as a whole, as a
+                loop. They run once more over what it has made.
 
         Raises:
             PackError: an argument is of a wrong kind, the name is taken, or the hook has already
@@ -111,7 +115,7 @@ class PassRegistrar:
                 fix="pass a function such as `def fold(graph): ...`",
             )
         name = self._free_name(fn, name, self._passes, "pass", "passes")
-        self._passes[name] = GraphPass(name, fn, self._origin)
+        self._passes[name] = GraphPass(name, fn, self._origin, bool(last))
 
     def add_reduction(self, fn: ReductionFunction, *, name: str | None = None) -> None:
         """Registers a reduction: a rewriting that makes a part of an activation affine.

@@ -168,6 +168,8 @@ class QuantizedGather(LayoutOp):
 def _entries(data: Any, places: Any) -> Any:
     """data[places] where the integers ``places``, (N, ...), are encrypted: a look-up for each number."""
     size = int(np.prod(data.shape[1:]))
+    # In float: integers would be those of the circuit, and these may be decrypted already.
+    places = places.astype(np.float64)
     spread = np.broadcast_to(np.expand_dims(places, -1), (*places.shape, size))
     flat = np.reshape(spread, (places.shape[0], -1))
     # Negative ones count from the end.
