@@ -245,7 +245,8 @@ def lp_normalization(input: Array, /, *, axis: int = -1, p: Literal[1, 2] = 2) -
         norm = np.sum(np.abs(input), axis=axis, keepdims=True)
     else:
         norm = np.sqrt(np.sum(np.square(input), axis=axis, keepdims=True))
-    return np.divide(input, norm, out=np.zeros_like(input), where=norm != 0)
+    some = norm != 0
+    return np.where(some, input, 0) / np.where(some, norm, 1)
 
 
 def _per_channel(values: Array, ndim: int) -> Array:

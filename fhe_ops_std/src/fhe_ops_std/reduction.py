@@ -245,8 +245,7 @@ def _log_sum_exp(data: Array, axes: Axes, keepdims: bool) -> Array:
     # log(sum(exp(x - top))) + top is the same for every finite top; the maximum keeps exp <= 1.
     top = _max(x, axes, True)
     top = np.where(np.isfinite(top), top, x.dtype.type(0))
-    powers = np.asarray(x - top)
-    np.exp(powers, out=powers)
+    powers = np.exp(x - top)
     total = np.log(np.sum(powers, axis=axes, keepdims=True)) + top
     if not keepdims:
         total = np.sum(total, axis=axes)  # of one number each: drops the reduced axes

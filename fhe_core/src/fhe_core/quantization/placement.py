@@ -207,7 +207,7 @@ def try_to_place(
             sources.update((name, frozenset([name])) for name in node.writes)
     consumers = _consumers(ops)
     if client_side != "minimal":
-        _leave_for_the_client(ops, graph, consumers)
+        _leave_for_the_client(ops, graph, consumers, sources)
     errors += _float_only_errors(ops, graph)
     direct = _direct_inputs(graph, sources, client_side) - _encoded_by_ops(graph, consumers)
     placement = Placement(graph, tuple(ops), sources, direct, consumers, trained, public)
@@ -292,11 +292,13 @@ def _leave_for_the_client(
     ops: Sequence[PlacedOp],
     graph: Graph,
     consumers: Mapping[str, Sequence[tuple[PlacedOp, int]]],
+    sources: Mapping[str, frozenset[str]],
 ) -> None:
     """Ops that shape outputs run after decryption, if no integer arithmetic follows and some precedes.
 
     So do those that join several encrypted tensors there, which would cost look-ups on the server, and those
-    without weights that read what is decrypted already.
+    without weights that read what is decrypted already, or are computed from nothing but what is decrypted for
+    others: a sum that normalizes is then of the very numbers that it normalizes.
     """
     clear = _clear(ops, graph)
     after: set[str] = set()
@@ -308,11 +310,16 @@ def _leave_for_the_client(
         placed.late = (placed.op.shapes_outputs or joins) and clear.isdisjoint(placed.variable)
         if placed.is_float or _has_no_weights(placed):
             after.add(placed.node.name)
+    sent = frozenset().union(
+        *(placed.sources for placed in ops if placed.late),
+        *(sources.get(name, frozenset()) for name in graph.output_names),
+    )
     decrypted: set[str] = set()
     for placed in ops:
         reads_decrypted = not decrypted.isdisjoint(placed.variable)
         if placed.node.name in after and not placed.is_float:
-            placed.late = reads_decrypted
+            known = bool(placed.sources) and placed.sources <= sent - clear
+            placed.late = reads_decrypted or known
         placed.decrypted = reads_decrypted
         if placed.late or placed.float_only or (placed.is_float and reads_decrypted):
             decrypted.update(placed.node.writes)

@@ -80,6 +80,7 @@ class QuantizedLpNormalization(QuantizedOp):
     """x over its 1- or 2-norm along an axis: one look-up an element for the norm, four for the quotient."""
 
     _impl_for_op_named = "LpNormalization"
+    shapes_outputs: ClassVar[bool] = True
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         (x,) = q_inputs

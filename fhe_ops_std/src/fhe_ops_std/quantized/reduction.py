@@ -223,7 +223,6 @@ class QuantizedReduceLogSumExp(Reduction):
     """log(sum(exp(x))): a maximum, one table of exp(x - maximum), one of the logarithm."""
 
     _impl_for_op_named = "ReduceLogSumExp"
-    shapes_outputs = False
 
     def reach(self, x: NDArray[Any]) -> tuple[float, float]:
         return below_maxima(x, self.along(x.ndim), LEAST_EXPONENT), np.inf
