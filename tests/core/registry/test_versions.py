@@ -143,7 +143,7 @@ def test_a_pack_s_registrations_never_serve_one_opset_together(first: bool) -> N
 
     def newer(X: Any, /) -> Any: ...
 
-    impls = [("Relu", relu, {"since_version": 6}), ("Relu", newer, {"since_version": 13})]
-    assert rows(*(impls if first else impls[::-1])) == [(6, 12, relu), (13, None, newer)]
-    for opset, served in ((6, relu), (12, relu), (13, newer), (14, newer)):
+    impls = [("Relu", relu, {"since_version": 6}), ("Relu", newer, {"since_version": 14})]
+    assert rows(*(impls if first else impls[::-1])) == [(6, 13, relu), (14, None, newer)]
+    for opset, served in ((6, relu), (13, relu), (14, newer), (15, newer)):
         assert resolve(opset, *impls).impl is served
