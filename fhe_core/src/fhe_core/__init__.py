@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         PackInfo,
         get_registry,
         hookimpl,
+        hookspec,
         registered,
     )
 
@@ -68,6 +69,8 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "PackInfo",
         "get_registry",
         "hookimpl",
+        "hookspec",
+        "hookspec",
         "registered",
     ),
     "program": ("primitives",),
@@ -117,6 +120,7 @@ __all__ = [
     "compile",
     "get_registry",
     "hookimpl",
+    "hookspec",
     "load",
     "load_client",
     "load_server",

@@ -16,6 +16,7 @@ import pytest
 from fhe_core.graph import Graph, load_model, read_graph
 from fhe_core.graph.passes import alternatives
 from fhe_core.registry import Registry, hooks
+from fhe_core.registry.calling import hook_manager, hook_names
 from onnx import TensorProto, helper, numpy_helper
 
 import fhe_core
@@ -52,13 +53,61 @@ def implementations(net: NumpyModule) -> list[str]:
 
 
 def test_every_hook_has_an_example_and_a_type_for_each_argument() -> None:
-    for hook in hooks.HOOKS:
+    for hook in hook_names(hook_manager()):
         function = getattr(hooks, hook)
         assert f"def {hook}(" in example(hook)
         parameters = inspect.signature(function).parameters.values()
         assert all(p.annotation is not p.empty for p in parameters)
         for parameter in parameters:
             assert f"{parameter.name}: " in inspect.getdoc(function), parameter
+
+
+def test_the_example_of_registering_hooks(site: Any) -> None:
+    """A pack specifies a hook, another implements it, whichever of the two is loaded first."""
+    site.add("zzz", source=example("fhe_register_hooks"))
+    greets = "import fhe_core\n@fhe_core.hookimpl\ndef fhe_greet(name): return name.upper()"
+    site.add("aaa", source=greets)
+    registry = site.load()
+    assert {site.pack(name).status for name in ("aaa", "zzz")} == {"loaded"}
+    answers = [(pack.name, answer) for pack, answer in registry.hooks.each("fhe_greet", name="you")]
+    assert answers == [("aaa", "YOU"), ("zzz", "Hello, you")]
+    assert registry.hooks.first("fhe_greet", name="you") == "YOU"
+
+
+def test_a_hook_that_raises_or_that_nobody_specified_is_an_error_with_its_owner(site: Any) -> None:
+    site.add("zzz", source=example("fhe_register_hooks"))
+    site.add("bad", source="import fhe_core\n@fhe_core.hookimpl\ndef fhe_greet(): return 1 / 0")
+    hooks = site.load().hooks
+    with pytest.raises(PackError, match="pack 'bad': its hook fhe_greet raised ZeroDivisionError"):
+        hooks.first("fhe_greet", name="you")
+    with pytest.raises(PackError, match="there is no hook 'fhe_meet'"):
+        hooks.first("fhe_meet")
+
+
+@pytest.mark.parametrize("what", ["3", "object()"])
+def test_what_specifies_no_hook_is_refused(what: str, site: Any) -> None:
+    body = f"@fhe_core.hookimpl\ndef fhe_register_hooks(hooks): hooks.add({what})"
+    site.add("bad", source=f"import fhe_core\n{body}")
+    site.load()
+    assert site.pack("bad").status == "failed"
+    assert "specifies no hook" in site.pack("bad").reason
+
+
+def test_plug_ins_can_be_registered_for_a_body() -> None:
+    """They are asked before the packs, and no more after the body."""
+
+    class Chooses:
+        @fhe_core.hookimpl
+        def fhe_choose_candidate(self, node: Any, candidates: Any) -> Any:
+            return candidates
+
+    before = get_registry().hooks.has("fhe_choose_candidate")
+    with fhe_core.registered(plugins=[Chooses()]) as registry:
+        answer = registry.hooks.first("fhe_choose_candidate", node=None, candidates="all")
+        assert answer == "all"
+    assert get_registry().hooks.has("fhe_choose_candidate") == before
+    with pytest.raises(PackError, match="has no hook that is called after loading"):
+        fhe_core.registered(plugins=[object()]).__enter__()
 
 
 def test_the_example_of_registering_operators(site: Any) -> None:

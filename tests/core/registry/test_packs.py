@@ -101,7 +101,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "misspells its hook": (
         {"source": "import fhe_core\n@fhe_core.hookimpl\ndef fhe_register_op(registry): ..."},
         "it defines fhe_register_op, but fhe_core has no hook 'fhe_register_op'; "
-        "perhaps 'fhe_register_ops' or 'fhe_register_passes' is meant",
+        "perhaps 'fhe_register_ops' or 'fhe_register_hooks' or 'fhe_register_passes' is meant",
     ),
     "misspells an unmarked hook": (
         {"source": "def fhe_registers_ops(registry): ..."},

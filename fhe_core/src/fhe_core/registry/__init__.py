@@ -9,9 +9,10 @@ imports numpy or onnx.
 
 from __future__ import annotations
 
+from fhe_core.registry.calling import Hooks
 from fhe_core.registry.choosing import Candidate, NodeView
 from fhe_core.registry.current import get_registry, load_registry, registered
-from fhe_core.registry.hooks import hookimpl
+from fhe_core.registry.hooks import hookimpl, hookspec
 from fhe_core.registry.passes import (
     GraphAlternative,
     GraphPass,
@@ -32,6 +33,7 @@ __all__ = [
     "GraphAlternative",
     "GraphPass",
     "GraphReduction",
+    "Hooks",
     "NodeView",
     "OpSignature",
     "OpSpec",
@@ -42,6 +44,7 @@ __all__ = [
     "Rewriting",
     "get_registry",
     "hookimpl",
+    "hookspec",
     "load_registry",
     "registered",
 ]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fhe_core.errors import PackError, Where
-from fhe_core.registry.provenance import PackInfo
+from fhe_core.registry.calling import Hooks
 from fhe_core.registry.registrar import Fusion, Registration, Slot
 from fhe_core.registry.spec import OpSpec
 
@@ -36,6 +36,9 @@ class NodeView:
     output_count: int
 
 
+_HOOK = "fhe_choose_candidate"
+
+
 # The target may be anything: candidates compare by identity.
 @dataclass(frozen=True, eq=False)
 class Candidate:
@@ -56,16 +59,8 @@ class Candidate:
     serving: bool
 
 
-@dataclass(frozen=True)
-class Chooser:
-    """A pack's `fhe_choose_candidate`."""
-
-    origin: PackInfo
-    ask: Callable[..., Candidate | None]
-
-
 def choose(
-    choosers: Sequence[Chooser],
+    hooks: Hooks,
     spec: OpSpec,
     slot: Slot,
     others: Sequence[Registration],
@@ -87,10 +82,16 @@ def choose(
     if serving:
         offered = {serving: spec, **offered}
     candidates = tuple(offered)
-    for chooser in choosers:
-        answer = _answer(chooser, node, candidates, where)
-        if answer is not None:
+    for origin, answer in hooks.each(_HOOK, where, node=node, candidates=candidates):
+        if any(answer is candidate for candidate in candidates):
             return offered[answer]
+        raise PackError(
+            f"its hook {_HOOK} did not choose one of the candidates",
+            where=replace(where, pack=origin.name),
+            expected="one of the candidates that it was given, or None",
+            got=repr(answer),
+            fix="report it to the pack's authors, or block the pack with FHE_PACKS_BLOCK",
+        )
     return spec
 
 
@@ -106,28 +107,3 @@ def _filled(spec: OpSpec, taken: Registration) -> OpSpec:
     if taken.slot == "impl":
         return replace(spec, impl=taken.target, impl_origin=taken.origin, signature=taken.signature)
     return replace(spec, quantized=taken.target, quantized_origin=taken.origin, fusion=taken.fusion)
-
-
-def _answer(
-    chooser: Chooser, node: NodeView, candidates: Sequence[Candidate], where: Where
-) -> Candidate | None:
-    where = replace(where, pack=chooser.origin.name)
-    fix = "report it to the pack's authors, or block the pack with FHE_PACKS_BLOCK"
-    try:
-        answer = chooser.ask(node=node, candidates=candidates)
-    except (Exception, SystemExit) as error:
-        text = " ".join(str(error).split())
-        raise PackError(
-            f"its hook fhe_choose_candidate raised {type(error).__name__}: {text}",
-            where=where,
-            fix=fix,
-        ) from error
-    if answer is None or any(answer is candidate for candidate in candidates):
-        return answer
-    raise PackError(
-        "its hook fhe_choose_candidate did not choose one of the candidates",
-        where=where,
-        expected="one of the candidates that it was given, or None",
-        got=repr(answer),
-        fix=fix,
-    )

@@ -12,8 +12,10 @@ from typing import Any
 
 from fhe_core.arguments import shown
 from fhe_core.errors import PackError, Where
+from fhe_core.registry.calling import Plugin
 from fhe_core.registry.packs import BLOCK, STRICT, LoadedPack, is_strict, load_packs
 from fhe_core.registry.passes import PassRegistrar, Rewritings
+from fhe_core.registry.plugin import plugin_of
 from fhe_core.registry.provenance import REGISTERED
 from fhe_core.registry.registrar import Registrar, Registration
 from fhe_core.registry.registry import Registry
@@ -28,11 +30,13 @@ class _Layer:
         self,
         registrations: tuple[Registration, ...],
         rewritings: Rewritings,
+        plugins: tuple[Plugin, ...],
         below: _Layer | None,
     ) -> None:
         self.depth: int = below.depth + 1 if below else 1
         self._registrations = registrations
         self._rewritings = rewritings
+        self._plugins = plugins
         self._below = below
         self._registries: dict[Preference, Registry] = {}
 
@@ -40,7 +44,7 @@ class _Layer:
         registry = self._registries.get(preference)
         if registry is None:
             below = self._below.on(base, preference) if self._below else base
-            registry = below.with_more(self._registrations, self._rewritings)
+            registry = below.with_more(self._registrations, self._rewritings, self._plugins)
             registry = self._registries.setdefault(preference, registry)
         return registry
 
@@ -120,6 +124,7 @@ def registered(
     passes: Iterable[Any] = (),
     reductions: Iterable[Any] = (),
     alternatives: Iterable[Any] = (),
+    plugins: Iterable[Any] = (),
 ) -> Iterator[Registry]:
     """Adds operators for the body alone, before all packs; for notebooks and tests.
 
@@ -133,6 +138,7 @@ def registered(
         passes: functions of a graph, or ``(fn, name)``, as in `PassRegistrar.add`.
         reductions: functions, or ``(fn, name)``, as in `PassRegistrar.add_reduction`.
         alternatives: functions, or ``(fn, name)``, as in `PassRegistrar.add_alternative`.
+        plugins: modules or objects with hooks that are called after loading; they are asked first.
 
     Yields:
         the registry of the body, as `get_registry` returns it there.
@@ -155,7 +161,8 @@ def registered(
         _add(rewriting.add_reduction, item)
     for item in alternatives:
         _add(rewriting.add_alternative, item)
-    token = _layer.set(_Layer(registrar.close(), rewriting.close(), below))
+    targets = tuple(plugin_of(REGISTERED, target) for target in plugins)
+    token = _layer.set(_Layer(registrar.close(), rewriting.close(), targets, below))
     try:
         yield get_registry()
     finally:

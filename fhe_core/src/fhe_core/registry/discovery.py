@@ -14,8 +14,10 @@ from fhe_core.registry.requirement import canonical_name
 
 GROUP = "fhe_core.packs"
 
+CORE = "fhe-core"
+
 # The packs of this project come first: a stranger that clashes with one is then the one to fail.
-FIRST = ("fhe-ops-std", "fhe-ops-contrib")
+FIRST = (CORE, "fhe-ops-std", "fhe-ops-contrib")
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,11 @@ class FoundPack:
     requires: tuple[str, ...]
     entry_point: EntryPoint | None
     problem: str | None = None
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether it comes with the core: then a list of packs need not name it, only block it."""
+        return canonical_name(self.distribution or "") == CORE
 
 
 def find_packs() -> list[FoundPack]:

@@ -14,6 +14,7 @@ import pluggy
 if TYPE_CHECKING:
     from fhe_core.registry.choosing import Candidate, NodeView
     from fhe_core.registry.passes import PassRegistrar
+    from fhe_core.registry.plugin import HookRegistrar
     from fhe_core.registry.registrar import Registrar
 
 PROJECT = "fhe_core"
@@ -23,6 +24,38 @@ PREFIX = "fhe_"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def fhe_register_hooks(hooks: HookRegistrar) -> None:
+    """Registers specifications of hooks that the pack brings, for other packs to implement.
+
+    Called once, when all packs are imported and before any of them registers anything else. Whoever
+    specifies a hook calls it: ``registry.hooks.each(name, ...)`` or ``registry.hooks.first(name, ...)``.
+
+    Args:
+        hooks: a registrar bound to this pack; it accepts nothing after the hook has returned.
+
+    Example::
+
+        import fhe_core
+
+
+        class Greeting:
+            @fhe_core.hookspec
+            def fhe_greet(self, name):
+                "A greeting for somebody."
+
+
+        @fhe_core.hookimpl
+        def fhe_register_hooks(hooks):
+            hooks.add(Greeting)
+
+
+        @fhe_core.hookimpl
+        def fhe_greet(name):
+            return f"Hello, {name}"
+    """
 
 
 @hookspec
@@ -165,8 +198,7 @@ def fhe_choose_candidate(node: NodeView, candidates: Sequence[Candidate]) -> Can
     """
 
 
-HOOKS = (
-    fhe_register_ops.__name__,
-    fhe_register_passes.__name__,
-    fhe_choose_candidate.__name__,
+#: Those that are called while packs are loaded, and never after.
+REGISTERING = frozenset(
+    hook.__name__ for hook in (fhe_register_hooks, fhe_register_ops, fhe_register_passes)
 )

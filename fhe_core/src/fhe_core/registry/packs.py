@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
 import fhe_core
 from fhe_core.arguments import is_on
+from fhe_core.registry.calling import hook_manager
 from fhe_core.registry.discovery import FoundPack, find_packs
 from fhe_core.registry.location import Location, location_of, location_of_function
 from fhe_core.registry.plugin import (
     Contribution,
     Refused,
     contribution,
-    hook_manager,
     hooks_of,
     one_line,
+    specifications,
 )
 from fhe_core.registry.provenance import PackInfo, Status
 from fhe_core.registry.requirement import canonical_name, unmet
@@ -31,6 +32,8 @@ from fhe_core.registry.versions import did_you_mean
 
 if TYPE_CHECKING:
     from pluggy import PluginManager
+
+T = TypeVar("T")
 
 ALLOW = "FHE_PACKS"
 BLOCK = "FHE_PACKS_BLOCK"
@@ -51,22 +54,27 @@ class LoadedPack:
 
 
 def load_packs() -> tuple[LoadedPack, ...]:
-    """Finds, checks and imports every installed pack, and runs its hooks. A bad one never raises."""
+    """Finds, checks and imports every installed pack, and runs its hooks. A bad one never raises.
+
+    All are imported before any registers, as one may implement a hook that another specifies.
+    """
     allowed, blocked = _names(ALLOW), _names(BLOCK)
-    loaded: list[LoadedPack] = []
+    packs: list[LoadedPack | _Imported] = []
     owners: dict[str, FoundPack] = {}
     found = find_packs()
     manager = hook_manager()
     for pack in found:
-        if allowed and not _is_among(pack, allowed):
-            loaded.append(LoadedPack(_info(pack, "blocked", f"{ALLOW} does not name it")))
+        if allowed and not _is_among(pack, allowed) and not pack.is_built_in:
+            packs.append(LoadedPack(_info(pack, "blocked", f"{ALLOW} does not name it")))
         elif _is_among(pack, blocked):
-            loaded.append(LoadedPack(_info(pack, "blocked", f"{BLOCK} names it")))
+            packs.append(LoadedPack(_info(pack, "blocked", f"{BLOCK} names it")))
         elif pack.name in owners:
-            loaded.append(LoadedPack(_info(pack, "failed", _taken(pack, owners[pack.name]))))
+            packs.append(LoadedPack(_info(pack, "failed", _taken(pack, owners[pack.name]))))
         else:
             owners[pack.name] = pack
-            loaded.append(_load(pack, manager))
+            packs.append(_imported(pack, manager))
+    manager = hook_manager([s for each in packs if isinstance(each, _Imported) for s in each.specs])
+    loaded = [_loaded(each, manager) if isinstance(each, _Imported) else each for each in packs]
     loaded += _unknown(allowed, ALLOW, "failed", found)
     loaded += _unknown(blocked, BLOCK, "blocked", found)
     return tuple(loaded)
@@ -108,22 +116,54 @@ def _taken(pack: FoundPack, owner: FoundPack) -> str:
     )
 
 
-def _load(pack: FoundPack, manager: PluginManager) -> LoadedPack:
-    try:
+@dataclass(frozen=True)
+class _Imported:
+    """A pack whose module is imported, and whose hooks have yet to run."""
+
+    pack: FoundPack
+    target: object
+    specs: tuple[object, ...]
+
+
+def _imported(pack: FoundPack, manager: PluginManager) -> _Imported | LoadedPack:
+    """
+    Args:
+        manager: that knows the core's hooks alone.
+    """
+
+    def run() -> _Imported:
         if pack.problem:
             raise Refused(pack.problem)
         reason = unmet(pack.requires, fhe_core.__version__, pack.distribution)
         if reason:
             raise Refused(reason)
-        plugin = _import(pack)
-        info = replace(_info(pack, "loaded"), hooks=hooks_of(plugin, manager))
-        given = contribution(info, plugin, manager)
+        target = _import(pack)
+        return _Imported(pack, target, specifications(_info(pack, "loaded"), target, manager))
+
+    return _unless_it_fails(pack, run)
+
+
+def _loaded(each: _Imported, manager: PluginManager) -> LoadedPack:
+    """
+    Args:
+        manager: that knows the hooks of all packs.
+    """
+
+    def run() -> LoadedPack:
+        info = replace(_info(each.pack, "loaded"), hooks=hooks_of(each.target, manager))
+        return LoadedPack(info, contribution(info, each.target, each.specs, manager))
+
+    return _unless_it_fails(each.pack, run)
+
+
+def _unless_it_fails(pack: FoundPack, run: Callable[[], T]) -> T | LoadedPack:
+    try:
+        return run()
     except Refused as refusal:
         where = location_of_function(refusal.at) if refusal.at else None
         return _failed(pack, str(refusal), refusal.__cause__, where)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - __dir__, __getattr__: anybody's code
         return _failed(pack, f"loading it raised {one_line(error)}", error)
-    return LoadedPack(info, given)
 
 
 def _failed(

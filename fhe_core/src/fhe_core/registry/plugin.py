@@ -14,9 +14,10 @@ from typing import Any
 
 import pluggy
 
-from fhe_core.errors import FheError
+from fhe_core.arguments import shown
+from fhe_core.errors import FheError, PackError, Where
 from fhe_core.registry import hooks
-from fhe_core.registry.choosing import Chooser
+from fhe_core.registry.calling import Plugin, hook_arguments, hook_manager, hook_names
 from fhe_core.registry.passes import PassRegistrar, Rewritings
 from fhe_core.registry.provenance import PackInfo
 from fhe_core.registry.registrar import Registrar, Registration
@@ -35,20 +36,72 @@ class Refused(Exception):
         self.at = at
 
 
+class HookRegistrar:
+    """Registers specifications of hooks for one pack, while its `fhe_register_hooks` runs."""
+
+    def __init__(self, origin: PackInfo) -> None:
+        self._origin = origin
+        self._specs: list[object] = []
+        self._closed = False
+
+    def add(self, spec: object) -> None:
+        """Registers a module, class or object whose functions are marked ``@fhe_core.hookspec``.
+
+        Raises:
+            PackError: none of its functions is, or the hook has already returned.
+        """
+        where = Where(pack=self._origin.name)
+        if self._closed:
+            raise PackError(
+                "hooks can be registered only while `fhe_register_hooks` runs",
+                where=where,
+                fix="register in the hook",
+            )
+        try:
+            hook_manager([spec])
+        except ValueError:
+            raise PackError(
+                f"{shown(spec)} specifies no hook",
+                where=where,
+                expected="a module or class with functions marked @fhe_core.hookspec",
+                fix="mark them, or pass what holds them",
+            ) from None
+        self._specs.append(spec)
+
+    def close(self) -> tuple[object, ...]:
+        self._closed = True
+        return tuple(self._specs)
+
+
 @dataclass(frozen=True)
 class Contribution:
     """What a pack takes part with."""
 
     registrations: tuple[Registration, ...] = ()
     rewritings: Rewritings = field(default_factory=Rewritings)
-    chooser: Chooser | None = None
+    plugin: Plugin | None = None
 
 
-def hook_manager() -> pluggy.PluginManager:
-    """A manager that knows the hooks and no plugin."""
-    manager = pluggy.PluginManager(hooks.PROJECT)
-    manager.add_hookspecs(hooks)
-    return manager
+def specifications(
+    pack: PackInfo, plugin: object, manager: pluggy.PluginManager
+) -> tuple[object, ...]:
+    """The specifications of hooks that a pack brings, from its `fhe_register_hooks`.
+
+    Args:
+        manager: that knows the core's hooks; without plug-ins, before and after.
+
+    Raises:
+        Refused: the hook raises, or gives something that specifies no hook.
+    """
+    if hooks.fhe_register_hooks.__name__ not in hooks_of(plugin, manager):
+        return ()
+    registrar = HookRegistrar(pack)
+    _register(pack, plugin, manager)
+    try:
+        _run("fhe_register_hooks", manager.hook.fhe_register_hooks, hooks=registrar)
+    finally:
+        manager.unregister(plugin)
+    return registrar.close()
 
 
 def hooks_of(plugin: object, manager: pluggy.PluginManager) -> tuple[str, ...]:
@@ -57,14 +110,17 @@ def hooks_of(plugin: object, manager: pluggy.PluginManager) -> tuple[str, ...]:
     for name, _ in _functions(plugin):
         options = manager.parse_hookimpl_opts(plugin, name)
         found.add(options and (options.get("specname") or name))
-    return tuple(name for name in hooks.HOOKS if name in found)
+    return tuple(name for name in hook_names(manager) if name in found)
 
 
-def contribution(pack: PackInfo, plugin: object, manager: pluggy.PluginManager) -> Contribution:
+def contribution(
+    pack: PackInfo, plugin: object, specs: tuple[object, ...], manager: pluggy.PluginManager
+) -> Contribution:
     """Runs the hooks with which a pack registers.
 
     Args:
         plugin: the module or object that its entry point names.
+        specs: of the hooks that it brings itself.
         manager: without plugins, before and after: with several in it, a hook that raises would
             lose what others register.
 
@@ -77,25 +133,42 @@ def contribution(pack: PackInfo, plugin: object, manager: pluggy.PluginManager) 
         _register(pack, plugin, manager)
         _run("fhe_register_ops", manager.hook.fhe_register_ops, registry=registrar)
         _run("fhe_register_passes", manager.hook.fhe_register_passes, passes=passes)
-        chooses = bool(manager.hook.fhe_choose_candidate.get_hookimpls())
     finally:
         registrations, rewritings = registrar.close(), passes.close()
         # A plugin that is refused has not been registered, or with an older pluggy in part.
         if manager.is_registered(plugin):
             manager.unregister(plugin)
-    chooser = _chooser(pack, plugin) if chooses else None
-    if not (registrations or rewritings or chooser):
+    called_later = set(pack.hooks) - hooks.REGISTERING
+    if not (registrations or rewritings or called_later or specs):
         raise Refused(
             "it registers no operators; define fhe_register_ops(registry), marked "
             "@fhe_core.hookimpl, in the object that its entry point names"
         )
-    return Contribution(registrations, rewritings, chooser)
+    kept = Plugin(pack, plugin, specs) if called_later or specs else None
+    return Contribution(registrations, rewritings, kept)
 
 
-def _chooser(pack: PackInfo, plugin: object) -> Chooser:
+def plugin_of(pack: PackInfo, target: object) -> Plugin:
+    """A plug-in of hooks that are called after loading.
+
+    Raises:
+        PackError: its hooks are mistyped, or are those of loading alone.
+    """
     manager = hook_manager()
-    manager.register(plugin)
-    return Chooser(pack, manager.hook.fhe_choose_candidate)
+    try:
+        _check_hooks(target, manager)
+    except Refused as refusal:
+        raise PackError(
+            f"a plug-in cannot be used: {refusal}", where=Where(pack=pack.name)
+        ) from None
+    if not set(hooks_of(target, manager)) - hooks.REGISTERING:
+        raise PackError(
+            f"{shown(target)} has no hook that is called after loading",
+            where=Where(pack=pack.name),
+            expected=f"one of {', '.join(sorted(set(hook_names(manager)) - hooks.REGISTERING))}",
+            fix="mark its functions @fhe_core.hookimpl, or register operators and passes as such",
+        )
+    return Plugin(pack, target)
 
 
 def one_line(error: BaseException) -> str:
@@ -119,21 +192,21 @@ def _check_hooks(plugin: object, manager: pluggy.PluginManager) -> None:
     for name, function in _functions(plugin):
         options = manager.parse_hookimpl_opts(plugin, name)
         hook = (options and options.get("specname")) or name
-        if hook not in hooks.HOOKS:
+        known = hook_names(manager)
+        if hook not in known:
             if options is not None or _is_own(function, plugin):
-                hint = did_you_mean(hook, hooks.HOOKS) or f"the hooks are {', '.join(hooks.HOOKS)}"
+                hint = did_you_mean(hook, known) or f"the hooks are {', '.join(known)}"
                 raise Refused(
                     f"it defines {name}, but fhe_core has no hook {hook!r}; {hint}", function
                 )
         elif options is None:
             raise Refused(f"its {name} is not marked; put @fhe_core.hookimpl above it", function)
         else:
-            _check_arguments(hook, getattr(plugin, name))
+            _check_arguments(hook, getattr(plugin, name), hook_arguments(manager, hook))
 
 
-def _check_arguments(hook: str, implementation: Callable[..., Any]) -> None:
+def _check_arguments(hook: str, implementation: Callable[..., Any], given: tuple[str, ...]) -> None:
     """Refuses a hook that needs what it is not given; all arguments are given by name."""
-    given = inspect.signature(getattr(hooks, hook)).parameters
     unknown = [
         parameter.name
         for parameter in inspect.signature(implementation).parameters.values()

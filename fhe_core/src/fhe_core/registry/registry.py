@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from fhe_core.arguments import shown
 from fhe_core.errors import PackError, UnsupportedOpError, Where
+from fhe_core.registry.calling import Hooks, Plugin
 from fhe_core.registry.choosing import NodeView, choose
 from fhe_core.registry.packs import LoadedPack
 from fhe_core.registry.passes import GraphAlternative, GraphPass, GraphReduction, Rewritings
@@ -41,7 +42,8 @@ class Registry:
         prefer = dict(prefer or {})
         settled, registrations = _settle(tuple(packs), prefer)
         rewritings = sum((pack.given.rewritings for pack in settled), Rewritings())
-        self._fill(settled, prefer, registrations, rewritings)
+        plugins = [pack.given.plugin for pack in settled if pack.given.plugin]
+        self._fill(settled, prefer, registrations, rewritings, Hooks(plugins))
 
     def _fill(
         self,
@@ -49,13 +51,14 @@ class Registry:
         prefer: Mapping[str, str],
         registrations: ByKey,
         rewritings: Rewritings,
+        hooks: Hooks,
     ) -> None:
-        choosers = (pack.given.chooser for pack in packs)
         self._packs = packs
         self._prefer = prefer
         self._registrations = registrations
         self._rewritings = rewritings
-        self._choosers = tuple(chooser for chooser in choosers if chooser)
+        #: What the packs implement of the hooks that are called after loading.
+        self.hooks = hooks
         # Answers that were given, to be given again.
         self._tables: dict[Key, Table] = {}
         self._resolved: dict[tuple[str, str, int], OpSpec | Unsupported] = {}
@@ -70,15 +73,22 @@ class Registry:
         raise _frozen(f"the removal of {name!r}")
 
     def with_more(
-        self, registrations: Sequence[Registration], rewritings: Rewritings | None = None
+        self,
+        registrations: Sequence[Registration],
+        rewritings: Rewritings | None = None,
+        plugins: Sequence[Plugin] = (),
     ) -> Registry:
-        """A registry of these operators and rewritings and more; this one stays as it is."""
+        """A registry of these operators, rewritings and plug-ins and more; this one stays as it is.
+
+        Plug-ins that are added are called before those that are there.
+        """
         other = object.__new__(Registry)
         other._fill(
             self._packs,
             self._prefer,
             _by_key(registrations, self._registrations),
             self._rewritings + (rewritings or Rewritings()),
+            Hooks([*plugins, *self.hooks.plugins]) if plugins else self.hooks,
         )
         return other
 
@@ -124,7 +134,11 @@ class Registry:
         """
         origin = spec.impl_origin if slot == "impl" else spec.quantized_origin
         key = spec.domain, spec.op_type
-        if not self._choosers or origin == REGISTERED or _preferred(self._prefer, key):
+        if (
+            not self.hooks.has("fhe_choose_candidate")
+            or origin == REGISTERED
+            or _preferred(self._prefer, key)
+        ):
             return spec
         served = spec.impl if slot == "impl" else spec.quantized
         others = [
@@ -134,7 +148,7 @@ class Registry:
             and registration.serves(node.opset)
             and not (registration.target is served and registration.origin == origin)
         ]
-        return choose(self._choosers, spec, slot, others, node, where) if others else spec
+        return choose(self.hooks, spec, slot, others, node, where) if others else spec
 
     def passes(self) -> tuple[GraphPass, ...]:
         """Every graph pass, in the order in which they run."""
