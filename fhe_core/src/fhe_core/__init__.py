@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         PackError,
         PlanError,
         ProcessError,
+        ResourceError,
         SignatureError,
         UnsupportedOpError,
     )
@@ -59,6 +60,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "PackError",
         "PlanError",
         "ProcessError",
+        "ResourceError",
         "SignatureError",
         "UnsupportedOpError",
     ),
@@ -111,6 +113,7 @@ __all__ = [
     "QuantizedArray",
     "QuantizedModule",
     "QuantizedOp",
+    "ResourceError",
     "Server",
     "SignatureError",
     "SupportReport",

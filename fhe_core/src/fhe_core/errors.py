@@ -127,3 +127,7 @@ class ProcessError(FheError):
 
 class ArtifactError(FheError):
     """A saved model, client or server cannot be loaded."""
+
+
+class ResourceError(FheError, MemoryError):
+    """There is not enough memory. That is no verdict on the model: elsewhere it may run."""

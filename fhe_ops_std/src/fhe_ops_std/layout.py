@@ -117,6 +117,7 @@ def split_18(
     *,
     axis: int = 0,
     num_outputs: int | None = None,
+    wanted: tuple[bool, ...] = OUTPUTS_WANTED,
 ) -> Parts:
     """Views of input along ``axis``, of the sizes ``split``, or ``num_outputs`` of one size, of
     which the last is smaller where that does not divide."""
@@ -124,6 +125,13 @@ def split_18(
         return _parts(input, axis, ints(split))
     if num_outputs is None:
         return _parts(input, axis, None)
+    if num_outputs != (len(wanted) or num_outputs) or num_outputs < 1:
+        raise ModelError(
+            f"num_outputs is {num_outputs}",
+            where=Where(op="Split"),
+            expected=f"the number of the node's outputs, {len(wanted)}",
+            fix="correct the attribute, or export the model again",
+        )
     length = input.shape[axis]
     size = -(-length // num_outputs)
     return _parts(input, axis, [min(size, max(length - size * i, 0)) for i in range(num_outputs)])

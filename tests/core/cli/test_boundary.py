@@ -59,6 +59,7 @@ def test_a_command_that_does_not_exist_is_wrong_use(arguments: tuple[str, ...]) 
         ("CompilationError", 1),
         ("ArtifactError", 2),
         ("ProcessError", 2),
+        ("ResourceError", 2),
     ],
 )
 def test_every_typed_error_has_a_code_and_keeps_its_parts(name: str, code: int) -> None:

@@ -11,6 +11,8 @@ from fhe_core.compiler.labelling import checked_labels
 from fhe_core.compiler.scoring import Score, checked_tolerance
 from fhe_core.compiler.search import search
 from fhe_core.errors import CompilationError, PlanError
+from fhe_core.graph.sizes import byte_limit
+from fhe_core.memory import within_memory
 from fhe_core.progress import Progress, progress_of
 from fhe_core.quantization.module import Cost, QuantizedModule
 from fhe_core.quantization.plan import Plan
@@ -20,6 +22,7 @@ from fhe_core.quantization.post_training import exactness
 from fhe_core.quantization.session import Session
 
 
+@within_memory
 @plan_decides
 def compile(
     model: Any,
@@ -42,6 +45,7 @@ def compile(
     savings: str = "all",
     seed: int = 0,
     registry: Any = None,
+    max_bytes: int | None = None,
     progress: bool | Progress | None = None,
 ) -> QuantizedModule:
     """Compile a model to an encrypted circuit.
@@ -75,6 +79,7 @@ def compile(
             ``exact``: those that do nothing for any input. ``none``: none, and no other form of the model.
         seed: of every random choice.
         registry: where ops come from; the installed packs by default.
+        max_bytes: what a tensor, for one sample, and all constants together may take; 8 GiB by default.
         progress: True for progress bars on a terminal.
 
     Raises:
@@ -106,15 +111,16 @@ def compile(
     )
     given = None if plan is None else Plan.of(plan)
     allowed = checked_tolerance(tolerance)
-    session = Session(
-        model,
-        calibration,
-        encrypted=encrypted,
-        client_side=client_side,
-        seed=seed,
-        registry=registry,
-        progress=shown,
-    )
+    with byte_limit(max_bytes):
+        session = Session(
+            model,
+            calibration,
+            encrypted=encrypted,
+            client_side=client_side,
+            seed=seed,
+            registry=registry,
+            progress=shown,
+        )
     # Before any long work: without the compiler there is nothing to search for.
     concrete()
     if given is not None:

@@ -1,18 +1,20 @@
-"""How much a model may ask for before it is refused: nodes, and calls of functions in one another.
+"""How much a model may ask for before it is refused: nodes, calls in one another, iterations.
 
-A few hundred bytes can ask for more than any machine has. What is counted is known before any of it
-is done, so that a refusal is immediate and names the node that asks.
+A few hundred bytes can ask for more than any machine has. What is known before any of it is done is
+counted before, so that a refusal is immediate; all name the node that asks.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import onnx
 
-from fhe_core.errors import ModelError, Where
+from fhe_core.errors import InputError, ModelError, Where
 from fhe_core.graph.names import where_of
 from fhe_core.graph.protos import messages
 
@@ -21,6 +23,10 @@ from fhe_core.graph.protos import messages
 MAX_NODES = 100_000
 #: Functions that call one another, as onnx's own shape inference counts them.
 MAX_CALL_DEPTH = 100
+#: Runs of subgraphs for one node of the model; each takes some ten microseconds at least.
+MAX_ITERATIONS = 1_000_000
+#: The same where the node depends on constants alone, and is computed when the model is loaded.
+MAX_FOLDED_ITERATIONS = 100_000
 
 _Key = tuple[str, str, str]  # domain, name, overload
 _SMALLER = "export the model without local functions, or a part of it at a time"
@@ -49,6 +55,43 @@ def check_expansion(model: onnx.ModelProto, label: str) -> None:
             )
         if total > MAX_NODES:
             raise too_many_nodes(label, where_of(node))
+
+
+_iterations: ContextVar[list[int] | None] = ContextVar("fhe_core_iterations", default=None)
+
+
+@contextmanager
+def iterations(limit: int) -> Iterator[None]:
+    """Allows so many runs of subgraphs in the body, those in one another counted together.
+
+    Where a limit is in force, that one stays.
+    """
+    if _iterations.get() is not None:
+        yield
+        return
+    token = _iterations.set([limit])
+    try:
+        yield
+    finally:
+        _iterations.reset(token)
+
+
+def count_iteration() -> None:
+    """Takes one run of a subgraph off what is allowed.
+
+    Raises:
+        InputError: none is left.
+    """
+    left = _iterations.get()
+    if left is None:
+        return
+    left[0] -= 1
+    if left[0] < 0:
+        raise InputError(
+            "its subgraphs ran so often that they may never end",
+            expected="a loop that ends within a million iterations, or a hundred thousand on constants",
+            fix="correct the condition that ends the loop, or limit its number of iterations",
+        )
 
 
 def too_many_nodes(label: str, where: Where) -> ModelError:

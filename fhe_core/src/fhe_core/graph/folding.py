@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fhe_core.errors import FheError, InputError, ModelError
+from fhe_core.errors import FheError, InputError, ModelError, ResourceError
+from fhe_core.graph.budgets import MAX_FOLDED_ITERATIONS, iterations
 from fhe_core.graph.schedule import Schedule
+from fhe_core.graph.sizes import check_bytes
 from fhe_core.graph.steps import Step
 from fhe_core.graph.tensors import constant
 
@@ -30,19 +32,33 @@ def fold_constants(
     Returns:
         All constants by name, the given ones first, and what went wrong: the outputs of steps that
         fail are not among the constants, nor are sequences and maps.
+
+    Raises:
+        ResourceError: there is not enough memory, which says nothing of the step.
     """
     folded = dict(constants)
     errors: list[FheError] = []
+    total = 0
     for step in steps:
         if not foldable(step, folded):
             continue
         names = step.node.writes
         try:
-            values = Schedule([step], (), folded, names).run(())
+            with iterations(MAX_FOLDED_ITERATIONS):
+                values = Schedule([step], (), folded, names).run(())
+        except ResourceError:
+            raise
         except FheError as error:
             errors.append(_blame_model(error))
             continue
         if all(isinstance(value, np.ndarray) for value in values):
+            # A view counts as what it stands for: whatever reads it next may make that of it.
+            total += sum(value.nbytes for value in values)
+            try:
+                check_bytes(total, "it and the constants before it take", step.node.where())
+            except ModelError as error:
+                errors.append(error)
+                break
             folded.update(zip(names, map(constant, values), strict=True))
     return folded, errors
 

@@ -106,7 +106,8 @@ def model_types(model: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
     """The types that a model declares, and that onnx infers as far as it can."""
     # What onnx cannot infer stays unknown: its errors differ between versions and backends.
     with contextlib.suppress(Exception):
-        model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        # Not with data_prop: onnx then computes what is concatenated, element by element.
+        model = onnx.shape_inference.infer_shapes(model)
     found: dict[str, onnx.TypeProto] = {}
     for graph in _graphs(model.graph):
         for tensor in graph.initializer:

@@ -15,6 +15,7 @@ from fhe_core.files import open_regular
 from fhe_core.graph.budgets import check_expansion
 from fhe_core.graph.external import embed_external_data, uses_external_data
 from fhe_core.graph.protos import check_text, messages
+from fhe_core.graph.sizes import size_errors
 from fhe_core.graph.validity import DEFAULT_DOMAINS, validity_errors
 
 # What people hand over instead of an ONNX file, by how it begins.
@@ -57,10 +58,11 @@ def load_model(model: str | os.PathLike[str] | bytes | onnx.ModelProto) -> onnx.
 
     Raises:
         ModelError: missing, unreadable, empty, truncated, not ONNX, or not a valid model; an opset
-            or IR version that cannot run; external data missing or outside the model's folder.
+            or IR version that cannot run; external data missing or outside the model's folder; more
+            nodes or bytes than a model may have.
     """
     parsed = normalize(parse_model(model))
-    for error in validity_errors(parsed.proto, parsed.label):
+    for error in validity_errors(parsed.proto, parsed.label) or size_errors(parsed.proto):
         raise error
     return parsed.proto
 

@@ -16,7 +16,9 @@ from fhe_core.graph.inputs import gather, prepare, suggestion
 from fhe_core.graph.ir import Graph
 from fhe_core.graph.model import load_model, read_graph
 from fhe_core.graph.schedule import Schedule, release
+from fhe_core.graph.sizes import byte_limit
 from fhe_core.graph.steps import Resolver, Step, registry_of, resolve_steps
+from fhe_core.memory import within_memory
 
 
 class NumpyModule:
@@ -28,6 +30,7 @@ class NumpyModule:
     Args:
         model: a path, bytes, ``onnx.ModelProto`` or ``Graph``.
         registry: where operators come from; the installed packs by default.
+        max_bytes: what a tensor, for one sample, and all constants together may take; 8 GiB by default.
 
     Attributes:
         registry: where operators came from.
@@ -37,7 +40,7 @@ class NumpyModule:
 
     Raises:
         ModelError: the model cannot be read, is invalid, or has a node that does not fit its
-            implementation, or that fails on constants.
+            implementation, or that fails on constants, or more bytes than it may take.
         UnsupportedOpError: no installed pack implements an op; all such nodes are named.
 
     Example:
@@ -50,13 +53,18 @@ class NumpyModule:
     steps: tuple[Step, ...]
     folded: Mapping[str, Any]
 
+    @within_memory
     def __init__(
         self,
         model: str | os.PathLike[str] | bytes | onnx.ModelProto | Graph,
         *,
         registry: Resolver | None = None,
+        max_bytes: int | None = None,
     ) -> None:
-        registry = registry_of(registry)
+        with byte_limit(max_bytes):
+            self._load(model, registry_of(registry))
+
+    def _load(self, model: Any, registry: Resolver) -> None:
         self.registry = registry
         self.graph = model if isinstance(model, Graph) else read_graph(load_model(model), registry)
         self.steps = _resolved(self.graph, registry)
@@ -75,6 +83,7 @@ class NumpyModule:
         """The names of the outputs, in order."""
         return self.graph.output_labels
 
+    @within_memory
     def __call__(self, /, *arrays: Any, **named: Any) -> Any:
         """Run the model.
 
@@ -97,6 +106,7 @@ class NumpyModule:
         outputs = release(self._outputs.run(arrays_in))
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
+    @within_memory
     def run(
         self, feeds: Mapping[str, Any], *, fetch: Iterable[str] | None = None
     ) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fhe_core.errors import FheError, InputError, PackError, UnsupportedOpError
+from fhe_core.graph.budgets import MAX_ITERATIONS, count_iteration, iterations
 from fhe_core.graph.steps import Body, Step, at_node
+from fhe_core.memory import out_of_memory
 
 _MISSING = 0  # the slot that holds None: optional inputs left out
 
@@ -185,7 +187,8 @@ def _with_bodies(step: Step) -> Callable[..., Any]:
             attributes[name] = Subgraph(body, captured)
         for name, bodies in several.items():
             attributes[name] = tuple(Subgraph(body, captured) for body in bodies)
-        return impl(*arguments[:width], **attributes)
+        with iterations(MAX_ITERATIONS):
+            return impl(*arguments[:width], **attributes)
 
     return call
 
@@ -225,6 +228,7 @@ class Subgraph:
         self.inputs, self.outputs = body.inputs, body.outputs
 
     def __call__(self, *arrays: Any) -> tuple[Any, ...]:
+        count_iteration()
         return self._body.run(self._captured, *arrays)
 
 
@@ -281,6 +285,8 @@ def _failure(call: _Call, values: list[Any], error: Exception) -> FheError:
             fix=f"return {wanted} from it; if the op is not yours, tell the authors of pack {pack!r}",
         )
     given = ", ".join(_described(values[i]) for i in call.arguments[: len(node.inputs)])
+    if isinstance(error, MemoryError):
+        return out_of_memory(error, node.where(pack), given)
     text = " ".join(str(error).split())
     if isinstance(error, NotImplementedError):
         return UnsupportedOpError(

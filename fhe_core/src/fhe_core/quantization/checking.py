@@ -21,6 +21,7 @@ from fhe_core.graph.passes import run_passes
 from fhe_core.graph.reading import read_graph
 from fhe_core.graph.shapes import reads_shapes
 from fhe_core.graph.simplify import tidy
+from fhe_core.graph.sizes import byte_limit, size_errors
 from fhe_core.graph.steps import Resolver, Step, registry_of, resolve_step
 from fhe_core.graph.support import (
     AFTER_DECRYPTION,
@@ -38,6 +39,7 @@ from fhe_core.graph.support import (
     SupportReport,
 )
 from fhe_core.graph.validity import NEWEST_OPSET, OLDEST_OPSET, validity_errors
+from fhe_core.memory import within_memory
 from fhe_core.program.nodes import Shape
 from fhe_core.quantization.placement import PlacedOp, Placement, try_to_place
 from fhe_core.quantization.reasons import impossible_because
@@ -46,10 +48,12 @@ from fhe_core.quantization.trial import Tried, try_ops
 _BITS = 8
 
 
+@within_memory
 def check(
     model: str | os.PathLike[str] | bytes | onnx.ModelProto,
     *,
     registry: Resolver | None = None,
+    max_bytes: int | None = None,
 ) -> SupportReport:
     """Whether a model will compile with the installed packs, and everything that is in the way.
 
@@ -60,17 +64,24 @@ def check(
     Args:
         model: a path, bytes or ``onnx.ModelProto``.
         registry: where operators come from; the installed packs by default.
+        max_bytes: what a tensor, for one sample, and all constants together may take; 8 GiB by default.
 
     Raises:
         ModelError: there is no model to check: the file is missing, truncated, or not ONNX.
+        ResourceError: there is not enough memory, which is no verdict on the model.
     """
-    registry = registry_of(registry)
+    with byte_limit(max_bytes):
+        return _checked(model, registry_of(registry))
+
+
+def _checked(model: object, registry: Resolver) -> SupportReport:
     parsed = parse_model(model)
     try:
         parsed = normalize(parsed)
     except ModelError as error:
         return SupportReport((Problem.of(error),), ())
-    problems = [Problem.of(error) for error in validity_errors(parsed.proto, parsed.label)]
+    invalid = validity_errors(parsed.proto, parsed.label) or size_errors(parsed.proto)
+    problems = [Problem.of(error) for error in invalid]
     try:
         graph = read_graph(parsed.proto, registry)
     except ModelError as error:

@@ -16,6 +16,7 @@ from fhe_core.arguments import one_of, seed_of
 from fhe_core.errors import CompilationError, InputError
 from fhe_core.graph.inputs import gather, prepare
 from fhe_core.graph.ir import ValueInfo
+from fhe_core.memory import within_memory
 from fhe_core.program.host import HostProgram
 from fhe_core.program.interpreter import Interpreter, Noise
 from fhe_core.program.program import Program
@@ -232,6 +233,7 @@ class QuantizedModule:
         """``forward`` in the clear."""
         return self.forward(*arrays, fhe="disable", **named)
 
+    @within_memory
     def forward(
         self,
         *arrays: Any,

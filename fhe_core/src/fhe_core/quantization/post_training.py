@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from fhe_core.errors import PlanError
+from fhe_core.graph.sizes import byte_limit
+from fhe_core.memory import within_memory
 from fhe_core.progress import Progress, progress_of
 from fhe_core.quantization.module import QuantizedModule
 from fhe_core.quantization.plan import Plan
@@ -14,6 +16,7 @@ from fhe_core.quantization.planning import Settings
 from fhe_core.quantization.session import Session
 
 
+@within_memory
 @plan_decides
 def quantize(
     model: Any,
@@ -33,6 +36,7 @@ def quantize(
     p_error: float = 2.0**-40,
     seed: int = 0,
     registry: Any = None,
+    max_bytes: int | None = None,
     progress: bool | Progress | None = None,
 ) -> QuantizedModule:
     """Quantize a model, without compiling it: needs no FHE backend.
@@ -59,6 +63,7 @@ def quantize(
         p_error: probability that one look-up is wrong.
         seed: of every random choice.
         registry: where ops come from; the installed packs by default.
+        max_bytes: what a tensor, for one sample, and all constants together may take; 8 GiB by default.
 
     Raises:
         ModelError, UnsupportedOpError, CalibrationError, PlanError, CompilationError: see each.
@@ -76,15 +81,16 @@ def quantize(
         savings=savings,
         p_error=check_p_error(p_error),
     )
-    session = Session(
-        model,
-        calibration,
-        encrypted=encrypted,
-        client_side=client_side,
-        seed=seed,
-        registry=registry,
-        progress=progress_of(progress),
-    )
+    with byte_limit(max_bytes):
+        session = Session(
+            model,
+            calibration,
+            encrypted=encrypted,
+            client_side=client_side,
+            seed=seed,
+            registry=registry,
+            progress=progress_of(progress),
+        )
     return session.build(settings) if given is None else session.rebuild(given)
 
 

@@ -1,0 +1,136 @@
+"""How many bytes the tensors of a model take, as far as shapes say it before anything is computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import onnx
+import onnx.shape_inference
+from onnx import helper
+
+from fhe_core.arguments import shown
+from fhe_core.errors import ModelError, Where
+from fhe_core.graph.names import where_of
+from fhe_core.graph.tensors import DTYPES
+
+#: What a tensor, and all constants together, may take: in bytes, for one sample.
+MAX_BYTES = 8 << 30
+
+# Constants up to this many bytes are told to onnx: shapes, axes, pads. Of weights the shape says enough.
+_TOLD = 1 << 13
+
+_max_bytes: ContextVar[int] = ContextVar("fhe_core_max_bytes", default=MAX_BYTES)
+
+
+@contextmanager
+def byte_limit(limit: Any) -> Iterator[None]:
+    """Another limit than `MAX_BYTES` in the body; None leaves the one that is in force.
+
+    Raises:
+        ModelError: it is no positive whole number.
+    """
+    if limit is None:
+        yield
+        return
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit <= 0:
+        raise ModelError(
+            f"max_bytes cannot be {shown(limit)}",
+            expected="a positive whole number of bytes",
+            got=shown(limit),
+            fix="leave it out for 8 GiB",
+        )
+    token = _max_bytes.set(limit)
+    try:
+        yield
+    finally:
+        _max_bytes.reset(token)
+
+
+def check_bytes(count: float, what: str, where: Where | None = None) -> None:
+    """Refuse a tensor, or several, of too many bytes.
+
+    Raises:
+        ModelError: more than the limit in force.
+    """
+    limit = _max_bytes.get()
+    if count > limit:
+        raise ModelError(
+            f"{what} more memory than a model may take",
+            where=where,
+            expected=f"at most {_readable(limit)}",
+            got=f"{_readable(count)} for one sample",
+            fix="correct the shapes in the model, or allow more with max_bytes=",
+        )
+
+
+def size_errors(model: onnx.ModelProto) -> list[ModelError]:
+    """The first tensor that takes too many bytes for one sample, where the model or onnx tells its shape.
+
+    Every dimension that has no number counts as one.
+    """
+    try:
+        for info in model.graph.input:
+            check_bytes(_bytes(info.type), f"the input {info.name!r} takes")
+        sizes = _inferred_sizes(model)
+        for node in model.graph.node:
+            for name in node.output:
+                check_bytes(sizes.get(name, 0), f"its output {name!r} takes", where_of(node))
+    except ModelError as error:
+        return [error]
+    return []
+
+
+def _inferred_sizes(model: onnx.ModelProto) -> dict[str, float]:
+    try:
+        # Not with data_prop: onnx then computes what is concatenated, element by element.
+        graph = onnx.shape_inference.infer_shapes(_outline(model)).graph
+    except Exception:  # noqa: BLE001 - what onnx cannot infer stays unknown, each version in its way
+        return {}
+    infos: Iterable[Any] = (*graph.value_info, *graph.output)
+    return {info.name: _bytes(info.type) for info in infos}
+
+
+def _outline(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model for one sample, and without its weights: these would be copied three times."""
+    outline = onnx.ModelProto(ir_version=model.ir_version)
+    outline.opset_import.extend(model.opset_import)
+    outline.functions.extend(model.functions)
+    graph = outline.graph
+    graph.name = model.graph.name
+    graph.node.extend(model.graph.node)
+    graph.input.extend(model.graph.input)
+    graph.output.extend(onnx.ValueInfoProto(name=info.name) for info in model.graph.output)
+    for info in graph.input:
+        for dim in info.type.tensor_type.shape.dim:
+            if not dim.HasField("dim_value") or dim.dim_value <= 0:
+                dim.dim_value = 1
+    given = {info.name for info in graph.input}
+    for tensor in model.graph.initializer:
+        if tensor.ByteSize() <= _TOLD:
+            graph.initializer.append(tensor)
+        if tensor.name not in given:
+            kind = helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
+            graph.input.append(helper.make_value_info(tensor.name, kind))
+    return outline
+
+
+def _bytes(kind: Any) -> float:
+    """Of a tensor of this type; 0 where its rank is unknown, or it is none."""
+    if kind.WhichOneof("value") != "tensor_type" or not kind.tensor_type.HasField("shape"):
+        return 0
+    tensor = kind.tensor_type
+    dtype = DTYPES.get(tensor.elem_type)
+    sizes = (dim.dim_value if dim.dim_value > 0 else 1 for dim in tensor.shape.dim)
+    return math.prod(sizes) * (dtype.itemsize if dtype is not None else 8)
+
+
+def _readable(count: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.3g} PiB"
