@@ -11,7 +11,7 @@ import onnx.parser
 import pytest
 
 import fhe_core
-from fhe_core import InputError
+from fhe_core import CompilationError, InputError
 
 RNG = np.random.default_rng(0)
 SEEN = RNG.integers(0, 3, (200, 1))
@@ -138,3 +138,16 @@ def test_numbers_that_are_measured_too_are_confined() -> None:
     module = fhe_core.quantize(parsed(nodes, constants=CONSTANTS), SEEN, n_bits=8)
     with pytest.warns(UserWarning, match="saturate"):
         module.forward(ANY)
+
+
+def test_an_input_of_text_is_named_as_such_with_the_encoder_that_numbers_it() -> None:
+    model = parsed(
+        'h = ai.onnx.ml.OneHotEncoder <cats_strings = ["a", "b", "c", "d"]> (x) r = Reshape(h, s) '
+        "y = MatMul(r, w)",
+        "string[N, 1] x",
+    )
+    (problem,) = fhe_core.check(model).problems
+    assert "'x' is text[N, 1]" in problem.reason
+    assert "'h' (OneHotEncoder)" in (problem.fix or "")
+    with pytest.raises(CompilationError, match="umber the categories"):
+        fhe_core.quantize(model, np.array([["a"], ["b"]], object))

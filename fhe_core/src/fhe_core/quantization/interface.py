@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fhe_core.errors import CompilationError, FheError, UnsupportedOpError, Where
-from fhe_core.graph.ir import Graph
+from fhe_core.graph.ir import Graph, ValueInfo
 from fhe_core.graph.validity import NEWEST_OPSET, OLDEST_COMPILED_OPSET
 
 
@@ -39,7 +39,10 @@ def _input_errors(graph: Graph) -> list[FheError]:
             )
         )
     for info in graph.inputs:
-        if info.dtype is None or info.dtype.kind not in "fiub":
+        if info.dtype is None:
+            errors.append(_text_error(info, graph))
+            continue
+        if info.dtype.kind not in "fiub":
             reason = "encrypted inputs must be numeric, of a type of NumPy's own"
             fix = "export the model with a float32 or integer input"
         elif not info.shape:
@@ -52,6 +55,19 @@ def _input_errors(graph: Graph) -> list[FheError]:
             continue
         errors.append(CompilationError(f"input {info.name!r} is {info}: {reason}", fix=fix))
     return errors
+
+
+def _text_error(info: ValueInfo, graph: Graph) -> FheError:
+    """What is said of an input of text: categories are for the client to number."""
+    reader = next((node for node in graph.nodes if info.name in node.reads), None)
+    sizes = ", ".join("?" if size is None else str(size) for size in info.shape or ())
+    what = "text, or a map" if info.shape is None else f"text[{sizes}]"
+    encoder = f", as {reader.name!r} ({reader.op_type}) does in the model" if reader else ""
+    return CompilationError(
+        f"input {info.name!r} is {what}: encrypted inputs must be numeric",
+        fix=f"number the categories before the model{encoder}, and export it from there on with an "
+        "int64 input",
+    )
 
 
 def _output_errors(graph: Graph) -> list[FheError]:

@@ -90,9 +90,10 @@ def model_inputs(placement: Placement) -> dict[str, Seen]:
     """The inputs of the model, those of fixed shapes."""
     seen = {}
     for info in placement.graph.inputs:
-        if not info.shape or not all(isinstance(size, int) for size in info.shape[1:]):
+        fixed = info.shape and all(isinstance(size, int) for size in info.shape[1:])
+        if info.dtype is None or not info.shape or not fixed:
             continue
-        plan = _WHOLE if info.dtype is not None and info.dtype.kind in "iub" else _REAL
+        plan = _WHOLE if info.dtype.kind in "iub" else _REAL
         shape = (BATCH, *(size for size in info.shape[1:] if isinstance(size, int)))
         client = "" if info.name in placement.direct_inputs else "before"
         seen[info.name] = Seen(shape, plan, client=client)
