@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fhe_core.compiler import messages
+from fhe_core.compiler.concrete_backend.protocol import VALUE
+from fhe_core.compiler.concrete_backend.wire import Message
 from fhe_core.quantization.module import QuantizedModule
 from numpy.typing import NDArray
 
@@ -167,6 +170,61 @@ def test_another_models_messages_are_refused(ours: Party, theirs: Party) -> None
     ):
         with pytest.raises(InputError, match="belong to another model"):
             use()
+
+
+def test_what_is_sealed_as_of_this_model_and_is_of_another_is_refused(
+    ours: Party, theirs: Party
+) -> None:
+    """Who can write a message can write its header and its hash: Concrete would end the process."""
+
+    def resealed(kind: str, data: bytes) -> bytes:
+        body = messages.unseal(data, kind, theirs.client._model).body
+        return messages.seal(kind, ours.client._model, ours.client._key_name, bytes(body))
+
+    inputs = resealed(messages.INPUTS, theirs.inputs)
+    keys = resealed(messages.EVALUATION_KEYS, theirs.keys)
+    results = resealed(messages.RESULTS, theirs.results)
+    secret = resealed(messages.SECRET_KEYS, theirs.client.secret_keys)
+    for use, says in (
+        (lambda: ours.server.run(inputs, ours.keys), "not of this circuit"),
+        (lambda: ours.server.run(ours.inputs, keys), "keys of another circuit"),
+        (lambda: ours.client.decrypt(results), "not as many results"),
+        (lambda: ours.client.load_keys(secret), "keys of another circuit"),
+    ):
+        with pytest.raises(InputError, match=says):
+            use()
+    np.testing.assert_array_equal(
+        ours.client.decrypt(ours.results)[0],
+        ours.client.decrypt(ours.server.run(ours.inputs, ours.keys))[0],
+    )
+
+
+def test_a_ciphertext_that_describes_itself_otherwise_is_refused(ours: Party) -> None:
+    """Whatever bit is flipped: a few bytes may else describe a tensor that takes a minute, or gigabytes."""
+    body = messages.unseal(ours.inputs, messages.INPUTS, ours.client._model).body
+    ((data,), _) = messages.split(body)
+    described = Message(memoryview(data)).read(VALUE)
+    refused = 0
+    for bit in range(8 * len(data)):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        try:
+            ours.server._specification.check_inputs([bytes(changed)])
+        except InputError:
+            refused += 1
+        else:
+            assert Message(memoryview(changed)).read(VALUE) == described
+    # All but the payload, and bits that nobody reads.
+    assert refused > 8 * (len(data) - described["payload"]["bytes"]) * 0.6
+
+
+def test_keys_that_are_cut_short_inside_are_refused(ours: Party) -> None:
+    body = messages.unseal(ours.keys, messages.EVALUATION_KEYS, ours.client._model).body
+    name = ours.client._key_name
+    for changed in (body[: len(body) // 2], body[:8], b"", bytes(64), bytes(body) + bytes(8)):
+        sealed = messages.seal(messages.EVALUATION_KEYS, ours.client._model, name, bytes(changed))
+        with pytest.raises(InputError, match=r"no evaluation keys|keys of another circuit"):
+            ours.server.run(ours.inputs, sealed)
 
 
 def test_another_clients_keys_are_refused(saved: Path, ours: Party) -> None:

@@ -174,10 +174,16 @@ def test_nothing_that_a_function_makes_is_larger_than_foretold() -> None:
         ("matmul", (x, np.ones((5, 50))), {}),
         ("matmul", (np.ones((2, 1, 3, 4)), x[:, :, :2]), {}),
         ("lookup", (np.zeros((3, 1, 2), int), np.ones((2, 8)), np.arange(2).reshape(1, 2), 0), {}),
-        ("resized", (x[:1], (0,), 11), {}),
+        ("sized", (x[:1], 0, (0,), 11), {}),
+        ("sized", (x, 2.0, (), 11), {}),
+        ("take_along_axis", (x[:1], np.zeros((6, 4, 2), int), 2), {}),
+        ("take_along_axis", (x, np.zeros((3, 1, 5), int)), {"axis": 1}),
+        ("take_along_axis", (x, np.zeros(99, int), None), {}),
         ("sum", (x,), {"axis": (0, 2), "keepdims": True}),
         ("cumsum", (x, 1), {}),
     ]
+    own = {name for name in FUNCTIONS if not hasattr(np, name)}
+    assert own <= {name for name, _, _ in calls} | {"astype", "maps"}
     for name, arguments, keywords in calls:
         size = np.size(FUNCTIONS[name](*arguments, **keywords))
         assert size <= most_elements(name, arguments, keywords) < 2**14, name
@@ -291,3 +297,77 @@ def test_what_is_no_file_of_the_folder_is_refused(
     with pytest.raises(ArtifactError) as caught:
         fhe_core.load_client(folder)
     assert caught.value.fix
+
+
+# -- Concrete's own files
+
+
+def with_keys(part: str, **params: Any) -> Callable[[Document], None]:
+    def change(specs: Document) -> None:
+        specs["keyset"][part][0]["params"].update(params)
+
+    return change
+
+
+SPECIFICATIONS: dict[str, Callable[[Document], Any]] = {
+    "a huge secret key": with_keys("lweSecretKeys", lweDimension=2**31),
+    "no secret key": with_keys("lweSecretKeys", lweDimension=0),
+    "a text": with_keys("lweSecretKeys", lweDimension="x"),
+    "a huge polynomial": with_keys("lweBootstrapKeys", polynomialSize=2**30),
+    "an odd polynomial": with_keys("lweBootstrapKeys", polynomialSize=1023),
+    "huge keys": with_keys("lweBootstrapKeys", polynomialSize=2**17, glweDimension=2**15),
+    "many levels": with_keys("lweKeyswitchKeys", levelCount=10**9),
+    "levels beyond the word": with_keys("lweKeyswitchKeys", levelCount=20, baseLog=20),
+    "wide integers": with_keys("lweKeyswitchKeys", integerPrecision=10**6),
+    "no circuit": lambda specs: specs["circuits"].clear(),
+    "no keys": lambda specs: specs.pop("keyset"),
+    "no inputs": lambda specs: specs["circuits"][0]["inputs"].clear(),
+    "a huge input": lambda specs: specs["circuits"][0]["inputs"][0]["rawInfo"]["shape"].update(
+        dimensions=[10**12]
+    ),
+    "another input": lambda specs: specs["circuits"][0]["inputs"][0]["typeInfo"]["lweCiphertext"][
+        "abstractShape"
+    ].update(dimensions=[1, 5]),
+    "one output more": lambda specs: specs["circuits"][0]["outputs"].append(
+        specs["circuits"][0]["outputs"][0]
+    ),
+}
+
+
+@pytest.mark.parametrize("forgery", SPECIFICATIONS)
+def test_parameters_that_no_circuit_has_are_refused(
+    forgery: str, copied: Callable[[], Path]
+) -> None:
+    """Making such keys would take all memory, or end the process."""
+    folder = copied() / "client"
+    specs = json.loads((folder / "specs.json").read_text())
+    SPECIFICATIONS[forgery](specs)
+    forged(folder, "specs.json", json.dumps(specs).encode())
+    with pytest.raises(
+        ArtifactError, match=r"specification cannot be used|other tensors"
+    ) as caught:
+        fhe_core.load_client(folder)
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:1000] + bytes(3000) + data[4000:],
+        lambda data: bytes(len(data)),
+    ],
+    ids=["half", "a hole", "zeros"],
+)
+def test_a_broken_library_is_named_for_what_it_is(
+    damage: Callable[[bytes], bytes], copied: Callable[[], Path]
+) -> None:
+    """Not for the ciphertexts that it is given; and it does not end this process."""
+    folder = copied() / "server"
+    whole = io.BytesIO((folder / "circuit.zip").read_bytes())
+    with zipfile.ZipFile(whole) as archive:
+        members = [(name, archive.read(name)) for name in archive.namelist()]
+    broken = npz(*((n, damage(data) if n == "sharedlib.so" else data) for n, data in members))
+    forged(folder, "circuit.zip", broken)
+    with pytest.raises(ArtifactError, match=r"sharedlib\.so is no shared library, or damaged"):
+        fhe_core.load_server(folder)

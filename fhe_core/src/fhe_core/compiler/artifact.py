@@ -239,6 +239,8 @@ class Client:
     def __init__(self, interface: Interface, specs: bytes, model: bytes) -> None:
         self._interface = interface
         self._keys = backend.ClientKeys(specs)
+        self._specification = self._keys.specification
+        self._specification.check_shapes(interface.encrypted_shapes, interface.decrypted_shapes)
         self._model = model
         #: Names the key set in every message, so that no two are mixed up.
         self._key_name = b""
@@ -336,15 +338,9 @@ class Client:
                 "and give them to load_keys()",
             )
         rows = messages.split(message.body)
-        if len(rows[0]) != len(decrypted):
-            raise InputError(
-                "these are not as many results as the model has",
-                expected=str(len(decrypted)),
-                got=str(len(rows[0])),
-                fix="give what run() returned, unchanged",
-            )
         parts = []
         for row in rows:
+            self._specification.check_results(row)
             values = [backend.value_from_bytes(data) for data in row]
             parts.append(keys.decrypt(values))
         outputs = []
@@ -376,6 +372,7 @@ class Server:
 
     def __init__(self, server: Any, model: bytes) -> None:
         self._server = server
+        self._specification = backend.Specification(server.client_specs.serialize())
         self._model = model
         self._keys: tuple[bytes, Any] | None = None
 
@@ -395,6 +392,8 @@ class Server:
                 fix="give both from one client, after one keygen()",
             )
         rows = messages.split(inputs.body)
+        for row in rows:
+            self._specification.check_inputs(row)
         loaded = self._evaluation_keys(keys)
         results = []
         for row in rows:
@@ -410,6 +409,7 @@ class Server:
     def _evaluation_keys(self, message: messages.Message) -> Any:
         # Keys are large, and a client sends the same ones with every request.
         if self._keys is None or self._keys[0] != message.digest:
+            self._specification.check_evaluation_keys(message.body)
             loaded = backend.evaluation_keys_from_bytes(bytes(message.body))
             self._keys = (message.digest, loaded)
         return self._keys[1]

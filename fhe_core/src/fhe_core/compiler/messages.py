@@ -1,9 +1,8 @@
 """Ciphertexts and keys as bytes: each says what it is, of which model, and under which keys.
 
-Concrete trusts what it is given: evaluation keys of another circuit end the process, and ciphertexts under
-other keys decrypt to noise. So nothing reaches it before the header fits and the SHA-256 agrees. That finds
-damage and mix-ups, not malice: who can write a message can write its hash too, and a server for clients
-that it does not trust runs each in a process of its own.
+Ciphertexts under other keys decrypt to noise, so a message names its keys. Its header and SHA-256 find damage
+and mix-ups, not malice: who can write a message can write its hash too. What is inside is held against the
+circuit's specification before Concrete, which trusts it, sees it (``concrete_backend.specification``).
 """
 
 from __future__ import annotations
@@ -21,6 +20,8 @@ _MAGIC = b"FHEC"
 _VERSION = 1
 _DIGEST = 32
 _START = _HEADER.size + _DIGEST
+#: In front of each value.
+_LENGTH = struct.Struct("<Q")
 
 
 #: What a message may hold; its number there is its place here.
@@ -118,7 +119,7 @@ def join(rows: Sequence[Sequence[bytes]]) -> bytes:
     parts = [struct.pack("<II", len(rows), columns)]
     for row in rows:
         for data in row:
-            parts += [struct.pack("<Q", len(data)), data]
+            parts += [_LENGTH.pack(len(data)), data]
     return b"".join(parts)
 
 
@@ -131,17 +132,20 @@ def split(data: memoryview) -> list[list[bytes]]:
     try:
         rows, columns = struct.unpack_from("<II", data)
         place = struct.calcsize("<II")
+        if not 0 < rows * columns <= (len(data) - place) // _LENGTH.size:
+            raise ValueError(f"there are no {rows} rows of {columns} in {len(data)} bytes")
         found: list[list[bytes]] = []
-        # A row without columns takes no bytes: a number of rows alone would keep this busy.
-        for _ in range(rows if columns else 0):
+        for _ in range(rows):
             row = []
             for _ in range(columns):
-                (length,) = struct.unpack_from("<Q", data, place)
-                place += 8
+                (length,) = _LENGTH.unpack_from(data, place)
+                place += _LENGTH.size
+                if length > len(data) - place:
+                    raise ValueError("one is longer than what there is")
                 row.append(bytes(data[place : place + length]))
                 place += length
             found.append(row)
-        if not found or place != len(data):
+        if place != len(data):
             raise ValueError("their lengths do not add up")
     except (ValueError, struct.error) as error:
         raise InputError(

@@ -50,9 +50,13 @@ def most_elements(function: str, arguments: tuple[Any, ...], keywords: Mapping[s
         one, other = np.shape(arguments[0]), np.shape(arguments[1])
         stack = np.broadcast_shapes(one[:-2], other[:-2])
         return math.prod(stack) * math.prod(one[-2:-1]) * math.prod(other[-1:])
-    if function == "resized":
-        array, axes, batch = arguments
-        return math.prod(batch if i in axes else n for i, n in enumerate(np.shape(array)))
+    if function == "sized":
+        base, _, axes, batch = arguments
+        return math.prod(batch if i in axes else n for i, n in enumerate(np.shape(base)))
+    if function == "take_along_axis" and given[2] is not None:
+        ends, axis = list(np.shape(arguments[0])), given[2]
+        ends[axis] = 1
+        return math.prod(np.broadcast_shapes(tuple(ends), np.shape(arguments[1])))
     if function == "lookup":
         given = [arguments[0], arguments[2]]
     # Functions of each element stretch their arguments to each other's shape; the rest makes nothing larger.

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fhe_core.compiler.concrete_backend.emission import sample_shape
-from fhe_core.compiler.concrete_backend.installation import concrete, said
+from fhe_core.compiler.concrete_backend.installation import said
 from fhe_core.compiler.concrete_backend.native import native
+from fhe_core.compiler.concrete_backend.specification import Specification
 from fhe_core.compiler.concrete_backend.spending import spending
 from fhe_core.compiler.concrete_backend.transport import server_to_bytes
 from fhe_core.errors import ArtifactError, InputError
@@ -88,14 +89,15 @@ class ClientKeys:
     """The keys of one client, and what they do. Made from client specs alone."""
 
     def __init__(self, specs: bytes) -> None:
-        fhe = concrete()
-        try:
-            self.client = fhe.Client(fhe.ClientSpecs.deserialize(specs))
-        except Exception as error:
-            raise ArtifactError(
-                f"the client's specification cannot be read: {said(error)}",
-                fix="save the model again",
-            ) from error
+        self.specification = Specification(specs)
+        with native() as fhe:
+            try:
+                self.client = fhe.Client(fhe.ClientSpecs.deserialize(specs))
+            except Exception as error:
+                raise ArtifactError(
+                    f"the client's specification cannot be read: {said(error)}",
+                    fix="save the model again",
+                ) from error
 
     def generate(self) -> None:
         """New secret keys, from the operating system's randomness."""
@@ -107,7 +109,12 @@ class ClientKeys:
             )
 
     def load(self, data: bytes) -> None:
-        """Keys that ``serialize`` gave."""
+        """Keys that ``serialize`` gave.
+
+        Raises:
+            InputError: these are none, or those of another circuit.
+        """
+        self.specification.check_keys(data)
         with native() as fhe:
             try:
                 keys = fhe.Keys.deserialize(data)

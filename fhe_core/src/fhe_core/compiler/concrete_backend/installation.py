@@ -37,6 +37,11 @@ def concrete() -> Any:
     return fhe
 
 
+def compiler() -> Any:
+    """The module ``concrete.compiler``, where `concrete` has been."""
+    return sys.modules["concrete.compiler"]
+
+
 def said(error: Exception) -> str:
     """What Concrete says, without the stack that it appends."""
     lines = str(error).strip().splitlines()

@@ -6,7 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from fhe_core.compiler.concrete_backend.installation import said
+from fhe_core.compiler.concrete_backend.installation import compiler, said
+from fhe_core.compiler.concrete_backend.library import library_problem
 from fhe_core.compiler.concrete_backend.native import made_folders, native
 from fhe_core.errors import ArtifactError, InputError
 
@@ -74,10 +75,19 @@ def server_from_bytes(archive: bytes) -> Any:
         place.write_bytes(archive)
         try:
             server = fhe.Server.load(str(place))
-        except Exception as error:
+            problem = library_problem(Path(server._library.get_shared_lib_path()))
+            if server.is_simulated:
+                problem = "it only simulates"
+            if not problem:
+                # Opens the library, which else the first run does.
+                compiler().ServerProgram(server._library, False)
+        except Exception as error:  # noqa: BLE001 - whatever Concrete raises
+            problem = said(error)
+        if problem:
             raise ArtifactError(
-                f"the circuit cannot be loaded: {said(error)}",
+                f"the circuit cannot be loaded: {problem}",
+                expected="an archive with a shared library for this kind of machine",
                 fix="save the model again on this kind of machine",
-            ) from error
+            )
         made.belong_to(server)
     return server
