@@ -77,16 +77,17 @@ class Masks:
         features = np.unique(ensemble.features[inner])
         cuts = tuple(np.unique(np.append(values[asked == f], dtype(-np.inf))) for f in features)
         sizes = np.array([len(each) for each in cuts])
-        shape = (int(sizes.sum()) + len(features), int(columns.sum()))
+        shape = (1 + int(sizes.sum()) + len(features), int(columns.sum()))
         if shape[0] * shape[1] * np.dtype(bits).itemsize > _LARGEST:
             return None
         full = int(np.iinfo(bits).max)
         table = np.zeros(shape, bits)
         table += _all_leaves(spans.counts[ensemble.roots], width).astype(bits)
-        starts = np.cumsum(sizes) - sizes
+        # The first row is of no level: a search counts the cuts up to a value, of which there is one.
+        starts = 1 + np.cumsum(sizes) - sizes
         for place, feature in enumerate(features.tolist()):
             levels = np.append(cuts[place], dtype(np.nan))
-            at = np.append(starts[place] + np.arange(sizes[place]), sizes.sum() + place)
+            at = np.append(starts[place] + np.arange(sizes[place]), 1 + sizes.sum() + place)
             own = table[at]
             for row in inner[ensemble.features[inner] == feature].tolist():
                 passed = ensemble.passes(np.array([row]), levels)
@@ -142,15 +143,16 @@ class Masks:
         if len(x) <= _FEW:
             values = np.empty(x.shape, np.complex128)
             values.real, values.imag = self.numbers, x
-            levels = self.keys.searchsorted(values, "right") - 1
+            levels = self.keys.searchsorted(values, "right")
         else:
             levels = np.empty(x.shape, np.int64)
             for place, cuts in enumerate(self.cuts):
                 levels[:, place] = cuts.searchsorted(x[:, place], "right")
             levels += self.starts - 1
-        # One NaN makes the sum NaN, and a sum takes less time than a search.
-        if np.isnan(np.add.reduce(x, axis=None)):
-            levels = np.where(np.isnan(x), len(self.keys) + self.numbers, levels)
+        # One NaN makes the sum of squares NaN, and a sum takes less time than a search.
+        squares = np.vdot(x, x)
+        if squares != squares:
+            levels = np.where(np.isnan(x), len(self.keys) + 1 + self.numbers, levels)
         return np.asarray(levels)
 
 
