@@ -10,6 +10,7 @@ from fhe_core.arguments import shown
 from fhe_core.errors import PlanError, Where
 from fhe_core.program.nodes import BATCH, Node
 from fhe_core.quantization.joins import at_join
+from fhe_core.quantization.op import QuantizedOp
 from fhe_core.quantization.placement import Placement
 from fhe_core.quantization.plan import Plan
 
@@ -32,9 +33,9 @@ def check_tensors(
     written = {name for placed in placement.ops for name in placed.node.writes}
     tensors = {*graph.input_names, *graph.output_names, *written}
     constants = {
-        placed.op.weight_name(index): np.shape(array)
+        placed.op.weight_name(index): placed.op.constant(index)
         for placed in placement.ops
-        for index, array in placed.op.constant_inputs.items()
+        for index in (*placed.op.constant_inputs, *_weights_of_its_own(placed.op))
     }
     again = {at_join(name, p): name for p in placement.ops for name in p.variable}
     check_names("tensors", plan.tensors, {*tensors, *again}, "tensor")
@@ -44,8 +45,15 @@ def check_tensors(
         if any(given):
             check_shapes(f"tensors[{name!r}]", given, shape_of(again.get(name, name)))
     for name, weight in plan.weights.items():
-        given = [np.shape(weight.scale), np.shape(weight.zero_point)]
-        check_shapes(f"weights[{name!r}]", given, constants[name])
+        if constants[name] is not None:  # known once its op is recorded
+            given = [np.shape(weight.scale), np.shape(weight.zero_point)]
+            check_shapes(f"weights[{name!r}]", given, np.shape(constants[name]))
+
+
+def _weights_of_its_own(op: QuantizedOp) -> tuple[int, ...]:
+    """The place of an op's weights: of some they are an attribute, and no input."""
+    channels = op.weight_channels()
+    return (channels.index,) if channels is not None else ()
 
 
 def check_accumulators(
