@@ -18,7 +18,7 @@ from fhe_core.compiler.scoring import (
     Measure,
     Score,
 )
-from fhe_core.quantization.calibration import batches, blended, static_batch
+from fhe_core.quantization.calibration import blended, float_values, static_batch
 from fhe_core.quantization.module import Outcome, QuantizedModule
 from fhe_core.quantization.session import Session
 from fhe_core.quantization.tuning import divergence
@@ -350,12 +350,5 @@ def _references(
 
 
 def _fetched(session: Session, data: Mapping[str, Array], names: Sequence[str]) -> tuple[Any, ...]:
-    wanted = tuple(dict.fromkeys(names))
-    parts = [session.net.run(feeds, fetch=wanted) for feeds in batches(session.graph, data)]
-    return tuple(_joined([part[name] for part in parts]) for name in names)
-
-
-def _joined(parts: Sequence[Any]) -> Any:
-    if isinstance(parts[0], np.ndarray):
-        return np.concatenate(parts)
-    return [sample for part in parts for sample in part]
+    found = float_values(session.net, data, names)
+    return tuple(found[name] for name in names)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from fhe_core.errors import CompilationError
 from fhe_core.graph.ir import Graph, ValueInfo
 from fhe_core.graph.runner import NumpyModule
+from fhe_core.quantization.calibration import float_values, static_batch
 from fhe_core.quantization.distillation import distilled
 from fhe_core.quantization.placement import PlacedOp
 from fhe_core.quantization.plan import ReductionPlan
@@ -322,7 +323,7 @@ def _channels(session: Session, placed: PlacedOp) -> Iterator[_Channel]:
     name = placed.node.outputs[0]
     feeds = {key: array[:_MEASURED] for key, array in session.data.items()}
     outputs = session.graph.output_names
-    tensors = session.net.run(feeds, fetch=[name, *outputs])
+    tensors = float_values(session.net, feeds, [name, *outputs])
     values = tensors[name]
     axis = _channel_axis(session, placed, values.ndim)
     whole = session.measured_floats([name])[name]
@@ -334,10 +335,10 @@ def _channels(session: Session, placed: PlacedOp) -> Iterator[_Channel]:
         chosen = [slice(None)] * values.ndim
         chosen[axis] = slice(index, index + 1)
         without[tuple(chosen)] = mean[index]
-        found = rest.run({**feeds, name: without})
+        found = float_values(rest, {**feeds, name: without}, outputs)
         damage = sum(
             divergence(after, tensors[output], session.class_axes.get(output))
-            for output, after in zip(outputs, found.values(), strict=True)
+            for output, after in found.items()
             # Text and maps say nothing that the numbers beside them do not.
             if isinstance(after, np.ndarray) and after.dtype.kind in "fiub"
         )
@@ -361,7 +362,8 @@ def _is_affine(session: Session, placed: PlacedOp, axis: int) -> NDArray[np.bool
 def _from(graph: Graph, name: str, values: Array) -> Graph:
     """The graph with one of its tensors as another input."""
     nodes = tuple(node for node in graph.nodes if name not in node.writes)
-    info = ValueInfo(name, values.dtype, (None, *values.shape[1:]))
+    batch = static_batch(graph)
+    info = ValueInfo(name, values.dtype, (batch, *values.shape[1:]))
     return replace(graph, inputs=(*graph.inputs, info), nodes=nodes)
 
 

@@ -6,7 +6,7 @@ seeded sample of its values are kept, never the tensor itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -211,11 +211,33 @@ class TensorStats:
 
 
 def batches(graph: Graph, data: Mapping[str, Array]) -> Iterable[dict[str, Array]]:
-    """The data in batches that the model can run."""
-    size = static_batch(graph) or BATCH_SIZE
+    """The data in batches that the model can run.
+
+    Of a model that was exported for batches of one size, the last is filled up with its own samples.
+    """
+    static = static_batch(graph)
+    size = static or BATCH_SIZE
     count = len(next(iter(data.values())))
     for start in range(0, count, size):
-        yield {name: array[start : start + size] for name, array in data.items()}
+        part = {name: array[start : start + size] for name, array in data.items()}
+        short = static is not None and start + size > count
+        yield {n: np.resize(a, (size, *a.shape[1:])) for n, a in part.items()} if short else part
+
+
+def float_values(
+    net: NumpyModule, data: Mapping[str, Array], names: Iterable[str]
+) -> dict[str, Any]:
+    """Tensors of the float model for all samples, by name: arrays, or lists of what is no array."""
+    wanted = tuple(dict.fromkeys(names))
+    count = len(next(iter(data.values())))
+    parts = [net.run(feeds, fetch=wanted) for feeds in batches(net.graph, data)]
+    return {name: _joined([part[name] for part in parts])[:count] for name in wanted}
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    return [sample for part in parts for sample in part]
 
 
 def calibrate(

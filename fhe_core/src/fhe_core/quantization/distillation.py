@@ -21,7 +21,7 @@ from fhe_core.graph.runner import NumpyModule
 from fhe_core.program.adjoints import WEIGHTED
 from fhe_core.program.nodes import BATCH, Node
 from fhe_core.program.program import Program
-from fhe_core.quantization.calibration import batches
+from fhe_core.quantization.calibration import float_values
 from fhe_core.quantization.op import WeightChannels
 from fhe_core.quantization.placement import PlacedOp
 from fhe_core.quantization.plan import Plan, WeightPlan
@@ -196,10 +196,10 @@ def _with_biases(
         if channels is None or channels.bias is None or old is None or np.size(old) != wanted.size:
             continue
         net = NumpyModule(with_constants(session.graph, found), registry=session.registry)
-        parts = [net.run(part, fetch=[output])[output] for part in batches(session.graph, first)]
-        axis = channels.output_axis % parts[0].ndim
-        others = tuple(i for i in range(parts[0].ndim) if i != axis)
-        moved = wanted - np.concatenate(parts).mean(axis=others)
+        values = float_values(net, first, [output])[output]
+        axis = channels.output_axis % values.ndim
+        others = tuple(i for i in range(values.ndim) if i != axis)
+        moved = wanted - values.mean(axis=others)
         key = constant_key(placed.node.name, channels.bias)
         found[key] = np.asarray(old, np.float64) + moved.reshape(np.shape(old))
     return found

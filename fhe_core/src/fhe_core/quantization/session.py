@@ -27,9 +27,9 @@ from fhe_core.progress import Progress, progress_of
 from fhe_core.quantization.accumulators import Accumulators
 from fhe_core.quantization.calibration import (
     TensorStats,
-    batches,
     calibrate,
     calibration_data,
+    float_values,
     missing_values,
     no_number,
     not_finite,
@@ -412,9 +412,7 @@ class Session:
 
     def measured_floats(self, names: Sequence[str]) -> dict[str, Array]:
         """Tensors of the float model, by name, on the same part of the data."""
-        feeds = batches(self.graph, self._measured_data())
-        parts = [self.net.run(part, fetch=names) for part in feeds]
-        return {name: np.concatenate([part[name] for part in parts]) for name in names}
+        return float_values(self.net, self._measured_data(), names)
 
     def measured(self, recorded: Recorded, plan: Plan | None = None) -> dict[int, Extremes]:
         """What every integer tensor of a recorded program is on the measured part of the data, by ``id``.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fhe_core.graph.ir import Graph
 from fhe_core.graph.runner import NumpyModule
 from fhe_core.program.nodes import BATCH
-from fhe_core.quantization.calibration import batches, blended, static_batch
+from fhe_core.quantization.calibration import blended, float_values, static_batch
 from fhe_core.quantization.module import QuantizedModule
 from fhe_core.quantization.tuning import Lessons
 
@@ -83,7 +83,5 @@ class School:
             batch = static_batch(self._graph) or 1
             rng = np.random.default_rng(self._seed)
             data = blended(self._data, chosen, _LESSONS // batch * batch, _BLENDED, rng)
-            parts = [self._net.run(feeds, fetch=names) for feeds in batches(self._graph, data)]
-            targets = {name: np.concatenate([part[name] for part in parts]) for name in names}
-            self._taught[key] = (data, targets)
+            self._taught[key] = (data, float_values(self._net, data, names))
         return self._taught[key]
