@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ResourceError,
         SignatureError,
         UnsupportedOpError,
+        WrapAroundWarning,
     )
     from fhe_core.graph.ir import Graph, Node
     from fhe_core.graph.runner import NumpyModule
@@ -63,6 +64,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ResourceError",
         "SignatureError",
         "UnsupportedOpError",
+        "WrapAroundWarning",
     ),
     "registry": (
         "OUTPUTS_WANTED",
@@ -119,6 +121,7 @@ __all__ = [
     "SupportReport",
     "Tensor",
     "UnsupportedOpError",
+    "WrapAroundWarning",
     "check",
     "compile",
     "get_registry",

@@ -131,3 +131,7 @@ class ArtifactError(FheError):
 
 class ResourceError(FheError, MemoryError):
     """There is not enough memory. That is no verdict on the model: elsewhere it may run."""
+
+
+class WrapAroundWarning(UserWarning):
+    """Values left an accumulator and came out at its other end: the answers of these samples are wrong."""

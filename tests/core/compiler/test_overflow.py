@@ -11,11 +11,12 @@ import pytest
 from fhe_core.program.interpreter import Interpreter
 from fhe_core.program.nodes import Node
 from fhe_core.program.program import Program
+from fhe_core.program.wrapping import Wraps
 from fhe_core.quantization.module import QuantizedModule
 from numpy.typing import NDArray
 
 import fhe_core
-from tests.core.quantization.building import normal
+from tests.core.quantization.building import model, normal
 
 from .nets import cnn, mlp, samples
 
@@ -104,12 +105,98 @@ def test_beyond_either_end_a_look_up_answers_as_at_that_end(
         assert set((tables[:, 0] + tables[:, -1]).tolist()) <= {0, 1}, node.name
 
 
+def relu_net() -> onnx.ModelProto:
+    """10-16-16-3."""
+    sizes = ((10, 16), (16, 16), (16, 3))
+    constants = {f"w{i}": normal(*size, seed=i) / size[0] ** 0.5 for i, size in enumerate(sizes)}
+    return model(
+        "h = Gemm(x, w0)\n r = Relu(h)\n i = Gemm(r, w1)\n s = Relu(i)\n y = Gemm(s, w2)",
+        {"x": ("N", 10)},
+        constants=constants,
+    )
+
+
+def wrapped(qm: QuantizedModule, x: Array) -> float:
+    """The share of answers that wrap."""
+    wraps = Wraps()
+    Interpreter(qm.program)(qm.encode(x), None, wraps)
+    return wraps.wrong / wraps.samples
+
+
+DRAWS: dict[str, Callable[[np.random.Generator, int], Array]] = {
+    "normal": lambda rng, n: rng.normal(size=(n, 10)),
+    "uniform": lambda rng, n: rng.uniform(-1, 1, size=(n, 10)),
+    "laplace": lambda rng, n: rng.laplace(size=(n, 10)),
+    "exponential": lambda rng, n: rng.exponential(size=(n, 10)),
+    "correlated": lambda rng, n: rng.normal(size=(n, 3)) @ normal(3, 10, seed=4),
+}
+
+
 @pytest.mark.filterwarnings("ignore:.*saturate:UserWarning")
-def test_values_a_little_beyond_their_width_change_answers_a_little() -> None:
-    """Calibrated on too few samples, one in six answers was as wrong as can be."""
-    x = samples(4)
-    unseen = np.clip(normal(20_000, 4, seed=5), x[:10].min(0), x[:10].max(0))
-    qm = fhe_core.quantize(mlp(), x[:10], n_bits=6, rounding=5)
-    wanted = fhe_core.NumpyModule(mlp())(unseen)
-    wrong = np.abs(qm.forward(unseen) - wanted).max(axis=1) > 0.25 * np.ptp(wanted)
-    assert wrong.mean() < 0.005
+@pytest.mark.parametrize("name", DRAWS)
+@pytest.mark.parametrize("count", [5, 100, 1000])
+def test_unseen_answers_wrap_no_more_often_than_was_asked_for(name: str, count: int) -> None:
+    """One in six did after 5 samples, one in a hundred after 100, one in a thousand after 1,000."""
+    rng = np.random.default_rng(3)
+    shares = []
+    for _ in range(3 if count < 1000 else 1):
+        x = DRAWS[name](rng, count).astype(np.float32)
+        qm = fhe_core.quantize(relu_net(), x, n_bits=6, rounding=5)
+        shares.append(wrapped(qm, DRAWS[name](rng, 20_000).astype(np.float32)))
+    assert np.mean(shares) <= 1e-4
+
+
+def test_a_smaller_risk_takes_more_headroom() -> None:
+    """The plan tells how often each accumulator is expected to wrap, and the report how often any is."""
+    plans = [
+        fhe_core.quantize(mlp(), samples(4), n_bits=6, overflow_risk=risk).plan
+        for risk in (0.1, 1e-2, 1e-4, 1e-8)
+    ]
+    headrooms = [plan.accumulators["y"].headroom for plan in plans]
+    assert headrooms == sorted(headrooms)
+    assert headrooms[0] < headrooms[-1]
+    for plan, risk in zip(plans, (0.1, 1e-2, 1e-4, 1e-8), strict=True):
+        assert plan.overflow_share <= risk
+        assert plan.settings["overflow_risk"] == risk
+
+
+@pytest.mark.parametrize("risk", [0, 1, -1e-4, 2, float("nan"), "little", None, True])
+def test_a_risk_is_a_probability(risk: Any) -> None:
+    with pytest.raises(fhe_core.PlanError, match="overflow_risk cannot be"):
+        fhe_core.quantize(mlp(), samples(4), overflow_risk=risk)
+
+
+@pytest.mark.filterwarnings("ignore:.*saturate:UserWarning")
+@pytest.mark.parametrize("count", [5, 20, 100])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_without_look_ups_no_input_can_make_an_output_wrap(count: int, bits: int) -> None:
+    """There the guarantee costs less than a tenth."""
+    net = model("y = MatMul(x, w)", {"x": ("N", 8)}, constants={"w": normal(8, 3)})
+    qm = fhe_core.quantize(net, normal(count, 8, seed=1), n_bits=bits)
+    assert qm.plan.overflow_share == 0
+    assert wrapped(qm, 100 * normal(5000, 8, seed=2)) == 0
+    assert not qm.notices
+
+
+def test_few_calibration_samples_are_a_notice() -> None:
+    assert any("20 calibration samples" in n for n in quantized_from(20).notices)
+    assert not quantized_from(200).notices
+
+
+def quantized_from(count: int, **options: Any) -> QuantizedModule:
+    return fhe_core.quantize(mlp(), samples(4)[:count], n_bits=6, rounding=5, **options)
+
+
+@pytest.mark.parametrize("fhe", ["disable", "simulate"])
+def test_answers_that_wrap_are_a_warning_that_names_where(fhe: str) -> None:
+    """Once a run, with their share; there is none where nothing wraps."""
+    plan = quantized_from(200).plan
+    entry = plan.accumulators["y"]
+    entry.low, entry.high = entry.low, entry.high // 8  # what a plan says is done
+    qm = fhe_core.quantize(mlp(), samples(4), plan=plan)
+    with pytest.warns(
+        fhe_core.WrapAroundWarning, match=r"% of the answers wrap around.*'y'"
+    ) as said:
+        qm.forward(samples(4), fhe=fhe)
+    assert len(said) == 1
+    quantized_from(200).forward(samples(4), fhe=fhe)

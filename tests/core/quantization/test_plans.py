@@ -165,6 +165,7 @@ def test_an_output_that_leaves_as_an_accumulator_has_no_half_of_a_period(
 
 
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.filterwarnings("ignore::fhe_core.WrapAroundWarning")
 def test_a_damaged_plan_is_used_as_it_is_or_refused(
     seed: int, base: Document, session: Session
 ) -> None:

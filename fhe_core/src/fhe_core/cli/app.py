@@ -250,6 +250,11 @@ def new_pack(name: str, output: Path | None) -> None:
     help="Headroom over the calibration data, or bounds for every input. Default: calibrated.",
 )
 @click.option(
+    "--overflow-risk",
+    type=ProbabilityType(),
+    help="The share of answers that may wrap around on data like the calibration data. Default: 1e-4.",
+)
+@click.option(
     "--savings",
     type=click.Choice(("all", "exact", "none")),
     help="What may be left out of the model: whatever the score allows, what no input needs, nothing. "

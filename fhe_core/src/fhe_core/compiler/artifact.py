@@ -63,7 +63,7 @@ def save(module: QuantizedModule, path: str | os.PathLike[str]) -> None:
         "program": program_to_document(module.program, arrays),
         "interface": interface_to_document(module, arrays),
         "fusion": [asdict(row) for row in module.fusion],
-        "cost": asdict(module.circuit.cost) if module.circuit else None,
+        "cost": asdict(module.cost) if module.circuit else None,
     }
     files = {
         "model.json": json.dumps(document).encode(),

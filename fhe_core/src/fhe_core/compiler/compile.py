@@ -38,6 +38,7 @@ def compile(
     encrypted: Iterable[str] | None = None,
     client_side: str = "any",
     overflow: str = "calibrated",
+    overflow_risk: float = 1e-4,
     rounding_method: str = "approximate",
     ranges: str = "mse",
     weight_scheme: str = "symmetric",
@@ -70,6 +71,8 @@ def compile(
             can be stays on the server.
         overflow: ``calibrated``: accumulators keep headroom over the data. ``guaranteed``: they are wide
             enough for any input.
+        overflow_risk: the share of answers in which an accumulator may wrap on data like the calibration
+            data, between 0 and 1. Its headroom follows from that and from the number of samples.
         rounding_method: ``approximate``, or ``exact`` (one more look-up for each bit dropped).
         ranges: of activations, unless searched: ``minmax``, ``percentile`` or ``mse``.
         weight_scheme: ``symmetric`` or ``affine``.
@@ -101,6 +104,7 @@ def compile(
     options: dict[str, Any] = {
         "exact": exactness(rounding_method),
         "overflow": overflow,
+        "overflow_risk": overflow_risk,
         "weight_scheme": weight_scheme,
         "weight_granularity": weight_granularity,
         "savings": savings,

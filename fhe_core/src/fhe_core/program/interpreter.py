@@ -22,9 +22,10 @@ from fhe_core.program.nodes import BATCH, Node, evaluate
 from fhe_core.program.program import Program
 from fhe_core.program.rules import RULES, Interval
 from fhe_core.program.tabulation import before_conversion, before_rounding
+from fhe_core.program.wrapping import Wraps, strays
 
 Array = NDArray[Any]
-Step = Callable[[list[Any], int, "Noise | None"], Array]
+Step = Callable[[list[Any], int, "Noise | None", "Wraps | None"], Array]
 
 #: Samples that go through the program at a time: enough for BLAS, few enough for the cache. And elements that
 #: one step may hold then: 128 MB in float32.
@@ -84,13 +85,24 @@ class Interpreter:
                 release[step].append(slot)
         return release
 
-    def __call__(self, inputs: Mapping[str, Array], noise: Noise | None = None) -> list[Array]:
+    def __call__(
+        self,
+        inputs: Mapping[str, Array],
+        noise: Noise | None = None,
+        wraps: Wraps | None = None,
+    ) -> list[Array]:
+        """The outputs.
+
+        Args:
+            noise: of approximate rounding; none by default.
+            wraps: told of the samples that leave an accumulator.
+        """
         batch = len(next(iter(inputs.values())))
         size = self._chunk
         if batch <= size:
-            return self._run(inputs, noise)
+            return self._run(inputs, noise, wraps)
         parts = [
-            self._run({name: array[i : i + size] for name, array in inputs.items()}, noise)
+            self._run({name: array[i : i + size] for name, array in inputs.items()}, noise, wraps)
             for i in range(0, batch, size)
         ]
         axes = [node.shape.index(BATCH) for node in self.program.outputs]
@@ -98,23 +110,25 @@ class Interpreter:
             np.concatenate(p, axis=a) for p, a in zip(zip(*parts, strict=True), axes, strict=True)
         ]
 
-    def _run(self, inputs: Mapping[str, Array], noise: Noise | None) -> list[Array]:
+    def _run(
+        self, inputs: Mapping[str, Array], noise: Noise | None, wraps: Wraps | None
+    ) -> list[Array]:
         values: list[Any] = [None] * len(self.program.nodes)
         for node in self.program.inputs:
             slot = self._inputs[node.name]
             values[slot] = inputs[node.name].astype(self._dtypes[id(node)])
         batch = len(next(iter(inputs.values())))
         for (slot, step), release in zip(self._steps, self._release, strict=True):
-            values[slot] = step(values, batch, noise)
+            values[slot] = step(values, batch, noise, wraps)
             for unused in release:
                 if unused != slot:
                     values[unused] = None
-        return [
-            wrap(values[slot]) - offset
-            for slot, wrap, offset in zip(
-                self._outputs, self._wraps, self.program.offsets, strict=True
-            )
+        outputs = [
+            wrap(values[slot], wraps) for slot, wrap in zip(self._outputs, self._wraps, strict=True)
         ]
+        if wraps is not None:
+            wraps.finish(batch)
+        return [o - offset for o, offset in zip(outputs, self.program.offsets, strict=True)]
 
 
 def _dtypes(nodes: Sequence[Node]) -> dict[int, np.dtype[Any]]:
@@ -159,7 +173,7 @@ def _step(node: Node, inputs: list[int], dtypes: Mapping[int, np.dtype[Any]]) ->
         if name in attributes:
             attributes[name] = attributes[name].astype(dtype)
 
-    def step(values: list[Any], batch: int, noise: Noise | None) -> Array:
+    def step(values: list[Any], batch: int, noise: Noise | None, wraps: Wraps | None) -> Array:
         arrays = [values[i] for i in inputs]
         arrays = [a if a.dtype == dtype else a.astype(dtype) for a in arrays]
         return evaluate_rule(arrays, attributes, batch)
@@ -174,7 +188,7 @@ def _round_step(node: Node, source: int) -> Step:
     # Exact rounding takes ties up; approximate rounding has its levels' edges half a unit lower.
     offset = 0.5 if exact else 0.5 + 2.0 ** -(dropped + 1)
 
-    def step(values: list[Any], batch: int, noise: Noise | None) -> Array:
+    def step(values: list[Any], batch: int, noise: Noise | None, wraps: Wraps | None) -> Array:
         x = values[source]
         levels = x * x.dtype.type(scale) if x.dtype.kind == "f" else x * scale
         levels += levels.dtype.type(offset)
@@ -191,19 +205,23 @@ def _lookup_step(node: Node, source: int, dtype: np.dtype[Any]) -> Step:
     first = node.attributes["first"]
     flat = tables.astype(dtype).reshape(-1)
     starts = (node.attributes["which"] * length).astype(np.intp) if count > 1 else None
+    wrong = strays(node)
 
-    def step(values: list[Any], batch: int, noise: Noise | None) -> Array:
+    def step(values: list[Any], batch: int, noise: Noise | None, wraps: Wraps | None) -> Array:
         index = values[source].astype(np.intp)
         if first:
             index -= first
         if index.size and (int(index.min()) < 0 or int(index.max()) >= length):
             # Beyond the width the padding bit flips, and the circuit returns minus the wrapped entry.
             turns = index // length
-            index -= turns * length
             sign = (1 - 2 * (turns & 1)).astype(dtype)
+            inside = index - turns * length
             if starts is not None:
-                index += starts
-            return np.take(flat, index) * sign
+                inside += starts
+            answers = np.take(flat, inside) * sign
+            if wraps is not None:
+                wraps.mark(node, wrong(index, answers))
+            return answers
         if starts is not None:
             index += starts
         return np.take(flat, index)
@@ -211,7 +229,7 @@ def _lookup_step(node: Node, source: int, dtype: np.dtype[Any]) -> Step:
     return step
 
 
-def _wrap_output(node: Node) -> Callable[[Array], Array]:
+def _wrap_output(node: Node) -> Callable[[Array, Wraps | None], Array]:
     """Decryption of an output of k bits, as the client's decoder was seen to do it.
 
     k + 1 bits arrive, the padding bit being one of them. Unsigned, all of them count. Signed, values from
@@ -219,17 +237,18 @@ def _wrap_output(node: Node) -> Callable[[Array], Array]:
     """
     half, full = 1 << (node.width - 1), 1 << node.width
 
-    def wrap(x: Array) -> Array:
+    least, most = (-full, half) if node.signed else (0, 2 * full)
+
+    def wrap(x: Array, wraps: Wraps | None) -> Array:
         x = x.astype(np.int64)
-        if not x.size:
+        if not x.size or (int(x.min()) >= least and int(x.max()) < most):
             return x
-        low, high = int(x.min()), int(x.max())
-        if not node.signed and (low < 0 or high >= 2 * full):
-            return x % (2 * full)
-        if node.signed and (low < -full or high >= half):
-            raw = x % (2 * full)
-            return np.where(raw < half, raw, np.where(raw < full, raw - full, raw - 2 * full))
-        return x
+        if wraps is not None:
+            wraps.mark(node, (x < least) | (x >= most))
+        raw = x % (2 * full)
+        if not node.signed:
+            return raw
+        return np.where(raw < half, raw, np.where(raw < full, raw - full, raw - 2 * full))
 
     return wrap
 

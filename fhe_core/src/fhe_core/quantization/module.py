@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fhe_core.arguments import one_of, seed_of
-from fhe_core.errors import CompilationError, InputError
+from fhe_core.errors import CompilationError, InputError, WrapAroundWarning
 from fhe_core.graph.inputs import gather, prepare
 from fhe_core.graph.ir import ValueInfo
 from fhe_core.memory import within_memory
 from fhe_core.program.host import HostProgram
 from fhe_core.program.interpreter import Interpreter, Noise
 from fhe_core.program.program import Program
+from fhe_core.program.wrapping import Wraps
 from fhe_core.progress import Progress, progress_of
 from fhe_core.quantization.plan import Plan
 from fhe_core.quantization.plan_schema import check_p_error
@@ -40,6 +41,8 @@ class Cost:
         max_bit_width: of the widest integer that a look-up reads or a linear op computes.
         p_error: probability that one look-up is wrong.
         global_p_error: probability that any look-up of one inference is.
+        overflow_share: the share of answers in which an accumulator is expected to wrap, on data like the
+            calibration data.
     """
 
     complexity: float
@@ -47,6 +50,7 @@ class Cost:
     max_bit_width: int
     p_error: float
     global_p_error: float
+    overflow_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -217,7 +221,7 @@ class QuantizedModule:
         Raises:
             CompilationError: the model was quantized and not compiled.
         """
-        return self._compiled().cost
+        return replace(self._compiled().cost, overflow_share=self.plan.overflow_share)
 
     def _compiled(self) -> Circuit:
         if self.circuit is None:
@@ -267,7 +271,14 @@ class QuantizedModule:
             outputs = circuit.execute(integers, progress_of(progress))
         else:
             noise = Noise(self.p_error, seed) if fhe == "simulate" else None
-            outputs = self._interpreter(integers, noise)
+            wraps = Wraps()
+            outputs = self._interpreter(integers, noise, wraps)
+            if wraps.wrong:
+                warnings.warn(
+                    f"{wraps}: calibrate on more data like these, or use overflow='guaranteed'",
+                    WrapAroundWarning,
+                    stacklevel=2,
+                )
         return self.decode(outputs)
 
     def encode(

@@ -89,10 +89,10 @@ class Period:
         reach = self.reach(low, high)
         return np.where(reach > 0, 2.0**width / np.where(reach > 0, reach, 1.0), 1.0)
 
-    def is_finer(self, low: Array, high: Array, headroom: float) -> bool:
+    def is_finer(self, low: Array, high: Array, room: Array) -> bool:
         """Whether as many bits make smaller steps than where each channel is centred by its own values."""
         own = self.slope * self.reach(low, high)
-        return bool((own**2).sum() < ((self.slope * (high - low) * (1 + headroom)) ** 2).sum())
+        return bool((own**2).sum() < ((self.slope * room) ** 2).sum())
 
     def fits(self, width: int, kept: int) -> bool:
         """Whether no channel saturates inside a period of ``width`` bits and the padding bit, and all tips are

@@ -94,6 +94,7 @@ class AccumulatorPlan:
         exact: exact rounding (one look-up for each dropped bit), not approximate (one in all).
         bits: its width in the circuit. Follows from the range and from what shares the width.
         headroom: how much of the calibrated range may be added before it wraps (0.1: 10 %).
+        risk: the share of answers in which it is expected to wrap.
         offset: added before the rounding, to centre it; a scalar, or one for each channel.
         shift: added too, and not taken into account by tables and decryption: what tuning moves it by.
         antiperiodic: the range is the whole period of a look-up that uses the padding bit, which takes one
@@ -107,6 +108,7 @@ class AccumulatorPlan:
     offset: Any = 0
     bits: int = 0
     headroom: float = 0.0
+    risk: float = 0.0
     shift: Any = 0
     antiperiodic: bool = False
 
@@ -190,6 +192,11 @@ class Plan:
         """Whether another width or rounding would make another circuit."""
         rounded = any(entry.rounding is not None for entry in self.accumulators.values())
         return bool(self.tensors or self.weights or rounded)
+
+    @property
+    def overflow_share(self) -> float:
+        """The expected share of answers in which some accumulator wraps, at most."""
+        return min(1.0, sum(entry.risk for entry in self.accumulators.values()))
 
     # -- text
 

@@ -161,6 +161,8 @@ def _one_of(*allowed: str) -> Check:
 _TRUTH = rule("true or false", lambda value: isinstance(value, (bool, np.bool_)))
 _COUNT = rule("a whole number from 0 on", lambda v: is_integer(v) and 0 <= v <= MOST_INTEGER)
 _SHARE = rule("a number from 0 on", lambda value: is_number(value) and 0 <= value <= 2**16)
+_PROBABILITY = rule("a probability from 0 to 1", lambda v: is_number(v) and 0 <= v <= 1)
+_RISK = rule("a probability between 0 and 1", lambda value: is_number(value) and 0 < value < 1)
 _INTEGER = rule(
     "a whole number of at most 53 bits", lambda v: is_integer(v) and abs(v) <= MOST_INTEGER
 )
@@ -188,6 +190,7 @@ SETTINGS: Mapping[str, Setting] = {
     "ranges": Setting("mse", _one_of(*RANGES)),
     "weight_scheme": Setting("symmetric", _one_of("symmetric", "affine")),
     "weight_granularity": Setting("per-channel", _one_of("per-channel", "per-tensor")),
+    "overflow_risk": Setting(1e-4, _RISK),
     "headroom": Setting(0.2, _SHARE),
     "p_error": Setting(2.0**-40, lambda value, what, name: check_p_error(value)),
     "savings": Setting("all", _one_of(*CHOICES)),
@@ -218,6 +221,7 @@ ENTRIES: Mapping[str, Mapping[str | None, Check]] = {
         "offset": _INTEGERS,
         "bits": _COUNT,
         "headroom": _SHARE,
+        "risk": _PROBABILITY,
         "shift": _INTEGERS,
         "antiperiodic": _TRUTH,
     },

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fhe_core.errors import PlanError
-from fhe_core.program.widths import Range
 from fhe_core.quantization.calibration import TensorStats
 from fhe_core.quantization.joins import meetings, on_whole_numbers, own_scale
 from fhe_core.quantization.placement import Placement
@@ -47,9 +46,8 @@ class Settings:
         overflow: ``calibrated`` (headroom over the data) or ``guaranteed`` (any input).
         ranges: which range of a tensor gets levels: ``minmax``, ``percentile``, ``mse``.
         weight_scheme, weight_granularity: of constants.
-        headroom: share of an accumulator's calibrated range that is added to it, half on either side.
-            On held-out data of trained nets 0.1 let one sample in fifty wrap somewhere, 0.2 hardly one in
-            five hundred.
+        overflow_risk: share of answers that may wrap somewhere, which headroom follows from.
+        headroom: instead, share of an accumulator's calibrated range that is added to it.
         tuning: steps of gradient descent on the weights' integers; 0 rounds them to nearest.
         savings: which look-ups may be left out: ``all`` that do nothing on the calibration data, only those
             for which that is ``exact``, or ``none``: then none uses the padding bit either.
@@ -67,7 +65,8 @@ class Settings:
     ranges: str = "mse"
     weight_scheme: str = "symmetric"
     weight_granularity: str = "per-channel"
-    headroom: float = 0.2
+    overflow_risk: float = 1e-4
+    headroom: float | None = None
     p_error: float = 2.0**-40
     tuning: int = 0
     savings: str = "all"
@@ -125,7 +124,7 @@ class Settings:
             "ranges": self.ranges,
             "weight_scheme": self.weight_scheme,
             "weight_granularity": self.weight_granularity,
-            "headroom": self.headroom,
+            "overflow_risk": self.overflow_risk,
             "p_error": self.p_error,
             "savings": self.savings,
         }
@@ -266,14 +265,14 @@ def usable_span(width: int, kept: int) -> float:
     return 2.0**width - 1 - (2.0 ** (dropped - 1) if dropped > 0 else 0)
 
 
-def channel_width(low: NDArray[Any], high: NDArray[Any], *, kept: int, headroom: float) -> int:
-    """The bits that the widest channel of a centred accumulator needs, with headroom.
+def channel_width(low: NDArray[Any], high: NDArray[Any], *, kept: int) -> int:
+    """The bits that the widest channel of a centred accumulator needs.
 
     Args:
-        low, high: measured range of each channel.
+        low, high: planned range of each channel.
         kept: bits that survive the rounding.
     """
-    span = float((high - low).max()) * (1 + headroom) + 2
+    span = float((high - low).max()) + 2
     width = 1
     while usable_span(width, kept) < span:
         width += 1
@@ -281,15 +280,15 @@ def channel_width(low: NDArray[Any], high: NDArray[Any], *, kept: int, headroom:
 
 
 def channel_factors(
-    low: NDArray[Any], high: NDArray[Any], *, width: int, kept: int, headroom: float
+    low: NDArray[Any], high: NDArray[Any], *, width: int, kept: int
 ) -> NDArray[np.float64]:
-    """How much larger each channel's accumulator may become to fill ``width`` bits with headroom.
+    """How much larger each channel's accumulator may become to fill ``width`` bits.
 
     Below one where it is too large. Weights are rounded after they are scaled, which moves the range a
     little: a hundredth is left for that.
     """
     with np.errstate(divide="ignore"):
-        factors = 0.99 * usable_span(width, kept) / ((high - low) * (1 + headroom))
+        factors = 0.99 * usable_span(width, kept) / (high - low)
     # A channel that never varies keeps its scale.
     return np.where(np.isfinite(factors), factors, 1.0)
 
@@ -300,20 +299,6 @@ def channel_offsets(
     """What centres each channel among the values that ``width`` signed bits may take."""
     spare = usable_span(width, kept) - (high - low)
     return np.rint(-(2.0 ** (width - 1)) + spare / 2 - low).astype(np.int64)
-
-
-def planned_range(
-    op: str, measured: tuple[float, float], bounds: Range, settings: Settings
-) -> Range:
-    """The range that an integer is planned for: the measured one with headroom, inside its bounds."""
-    least, most = bounds
-    if settings.overflow == "guaranteed" or op in ("input", "lookup"):
-        return least, most
-    low, high = measured
-    spare = settings.headroom
-    low = np.floor(low - spare * abs(low)) if low < 0 else low
-    high = np.ceil(high + spare * abs(high)) if high > 0 else high
-    return max(least, int(low)), min(most, int(high))
 
 
 def widened(settings: Settings, **changes: Any) -> Settings:

@@ -28,6 +28,7 @@ def quantize(
     encrypted: Iterable[str] | None = None,
     client_side: str = "any",
     overflow: str = "calibrated",
+    overflow_risk: float = 1e-4,
     rounding_method: str = "approximate",
     ranges: str = "mse",
     weight_scheme: str = "symmetric",
@@ -54,6 +55,8 @@ def quantize(
             can be stays on the server.
         overflow: ``calibrated``: accumulators keep headroom over the data. ``guaranteed``: they are wide
             enough for any input.
+        overflow_risk: the share of answers in which an accumulator may wrap on data like the calibration
+            data, between 0 and 1. Its headroom follows from that and from the number of samples.
         rounding_method: ``approximate`` or ``exact``.
         ranges: of activations: ``minmax``, ``percentile`` or ``mse``.
         weight_scheme: ``symmetric`` or ``affine``.
@@ -75,6 +78,7 @@ def quantize(
         rounding,
         exact=exactness(rounding_method),
         overflow=overflow,
+        overflow_risk=overflow_risk,
         ranges=ranges,
         weight_scheme=weight_scheme,
         weight_granularity=weight_granularity,

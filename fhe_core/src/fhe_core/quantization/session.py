@@ -24,7 +24,7 @@ from fhe_core.program.rules import RULES
 from fhe_core.program.savings import Saving, saved
 from fhe_core.program.widths import Range, Reading, concretize, free_name, name_accumulators
 from fhe_core.progress import Progress, progress_of
-from fhe_core.quantization.accumulators import Accumulators
+from fhe_core.quantization.accumulators import Accumulators, channels_of
 from fhe_core.quantization.calibration import (
     TensorStats,
     calibrate,
@@ -60,6 +60,8 @@ _MEASURED = 4096
 _TOGETHER = 1024
 _ELEMENTS = 2**22
 _FITTING_ROUNDS = 4
+#: Fewer calibration samples than these show little of what one answer in 10,000 is like.
+_ENOUGH = 50
 
 
 class Session:
@@ -244,19 +246,20 @@ class Session:
         plan.reductions, plan.constants = dict(self.reductions), dict(self.constants)
         plan.alternatives = list(self.alternatives)
         recorded = self._record(plan)
-        measured = Accumulators(self.placement, settings, self.measured(recorded))
+        measured = self._accumulators(settings, recorded)
         for _ in range(_FITTING_ROUNDS):
             if not measured.fit_weights(recorded, plan):
                 break
             recorded = self._record(plan)
             measured.values = self.measured(recorded)
+            measured.recorded = recorded
         nodes = Program.of(recorded.integers).nodes
         found = measured.ranges(nodes)
         for name, (node, entry) in measured.planned(recorded).items():
             found[id(node)] = entry.low, entry.high
             plan.accumulators[name] = entry
         _plan_outputs(recorded, measured, plan, found)
-        module = self._module(recorded, plan, found)
+        module = self._finished(recorded, plan, found, measured)
         if not settings.tuning or self.placement.trained or settings.overflow == "guaranteed":
             # Trained integers are what they should be. And where bounds hold for any input they follow from
             # the weights: moving these would widen accumulators.
@@ -284,14 +287,14 @@ class Session:
         recorded = self._record(plan)
         for name, shift in tuned.shifts.items():
             plan.accumulators[name].shift = shift
-        measured = Accumulators(self.placement, settings, self.measured(recorded, plan))
+        measured = self._accumulators(settings, recorded, plan)
         nodes = Program.of(recorded.integers).nodes
         found = measured.ranges(nodes)
         _keep_ranges(nodes, plan, found)
         _plan_outputs(recorded, measured, plan, found)
         for name, shift in tuned.shifts.items():
             plan.accumulators[name].shift = shift
-        return self._module(recorded, plan, found)
+        return self._finished(recorded, plan, found, measured)
 
     def rebuild(self, plan: Plan) -> QuantizedModule:
         """A module under a plan that is there already.
@@ -322,13 +325,13 @@ class Session:
         read = name_accumulators(nodes)
         ends = _linear_outputs(recorded, nodes)
         check_accumulators(plan, read, ends, nodes)
-        measured = self.measured(recorded, plan)
-        found = Accumulators(self.placement, settings, measured).ranges(nodes)
+        measured = self._accumulators(settings, recorded, plan)
+        found = measured.ranges(nodes)
         _keep_ranges(nodes, plan, found)
         for name, node in ends.items():
             if name in plan.accumulators:
                 found[id(node)] = (plan.accumulators[name].low, plan.accumulators[name].high)
-        return self._module(recorded, plan, found)
+        return self._finished(recorded, plan, found, measured)
 
     def _complete(self, plan: Plan) -> None:
         """Adds parameters of tensors that the plan's model never quantized: only ranges to pass on."""
@@ -414,6 +417,11 @@ class Session:
         """Tensors of the float model, by name, on the same part of the data."""
         return float_values(self.net, self._measured_data(), names)
 
+    def _accumulators(
+        self, settings: Settings, recorded: Recorded, plan: Plan | None = None
+    ) -> Accumulators:
+        return Accumulators(self.placement, settings, self.measured(recorded, plan), recorded)
+
     def measured(self, recorded: Recorded, plan: Plan | None = None) -> dict[int, Extremes]:
         """What every integer tensor of a recorded program is on the measured part of the data, by ``id``.
 
@@ -422,11 +430,14 @@ class Session:
         """
         nodes = Program.of(recorded.integers).nodes
         shifts = _shifts(recorded, nodes, plan) if plan else {}
-        found = {id(node): Extremes(node) for node in nodes}
-        for data in (None, self._unseen) if self._unseen is not None else (None,):
+        channels = channels_of(self.placement, recorded)
+        parts = (None, self._unseen) if self._unseen is not None else (None,)
+        count = len(next(iter(self._measured_data().values())))
+        found = {id(node): Extremes(node, channels.get(id(node)), count) for node in nodes}
+        for data in parts:
             for inputs in self._batches(nodes, data):
                 for node, values in recorded_tensors(recorded.integers, inputs, shifts):
-                    found[id(node)].add(values)
+                    found[id(node)].add(values, drawn=data is None)
         return found
 
     def measured_values(self, recorded: Recorded, wanted: Iterable[Node]) -> dict[int, Array]:
@@ -439,6 +450,34 @@ class Session:
                     parts[id(node)].append(values)
         axes = {id(node): node.shape.index(BATCH) for node in wanted}
         return {key: np.concatenate(found, axis=axes[key]) for key, found in parts.items()}
+
+    def _finished(
+        self,
+        recorded: Recorded,
+        plan: Plan,
+        ranges: Mapping[int, Range],
+        measured: Accumulators,
+    ) -> QuantizedModule:
+        """The module, with what is to be expected of its accumulators on data like these."""
+        module = self._module(recorded, plan, ranges)
+        nodes = Program.of(recorded.integers).nodes
+        named = {**name_accumulators(nodes), **_linear_outputs(recorded, nodes)}
+        for name, node in named.items():
+            if node.op in RULES and name in plan.accumulators:
+                plan.accumulators[name].risk = measured.risk(node, plan.accumulators[name])
+        count, share = len(next(iter(self.data.values()))), plan.overflow_share
+        if count < _ENOUGH and share > 0:
+            module.notices += (
+                f"the headroom of accumulators was estimated from {count} calibration samples, which show "
+                "little of what is rare: give some hundred, or overflow='guaranteed'",
+            )
+        if share > plan.setting("overflow_risk"):
+            module.notices += (
+                f"a share of {share:.1e} of answers is expected to wrap around, and at most "
+                f"{plan.setting('overflow_risk'):g} was asked for: give more calibration samples, or "
+                "overflow='guaranteed'",
+            )
+        return module
 
     def _module(
         self, recorded: Recorded, plan: Plan, ranges: Mapping[int, Range]
@@ -534,7 +573,7 @@ def _plan_outputs(
     for name, node in _linear_outputs(recorded, nodes).items():
         offset, found[id(node)] = measured.output_offset(node)
         low, high = found[id(node)]
-        headroom = measured.settings.headroom
+        headroom = measured.headroom(node)
         plan.accumulators[name] = AccumulatorPlan(low, high, offset=offset, headroom=headroom)
 
 

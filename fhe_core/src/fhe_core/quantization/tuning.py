@@ -26,6 +26,7 @@ from fhe_core.program.interpreter import Noise
 from fhe_core.program.nodes import BATCH, Node
 from fhe_core.program.program import Program
 from fhe_core.program.rules import RULES
+from fhe_core.program.wrapping import NEAR
 
 Array = NDArray[Any]
 
@@ -441,6 +442,7 @@ class _Table:
         self._starts = node.attributes["which"] * self._length
         self._entries = tables.reshape(-1)
         self._slopes = _slopes(tables, self._periodic).reshape(-1)
+        self._limits = _limits(tables, node.attributes["which"])
         self._index: Array = np.zeros(0, np.intp)
         self._beyond: Array = np.zeros(0, np.float32)
 
@@ -454,8 +456,7 @@ class _Table:
             self._index = index + self._starts
             self._beyond = np.zeros(1, np.float32)
             return np.asarray(self._entries[self._index])
-        margin = _MARGIN * self._length
-        low, high = margin - 0.5, self._length - 0.5 - margin
+        low, high = self._limits
         self._beyond = np.minimum(index - low, 0) + np.maximum(index - high, 0)
         index = np.clip(index, 0, self._length - 1).astype(np.intp)
         self._index = index + self._starts
@@ -465,6 +466,21 @@ class _Table:
         """For the levels, by the tables' slopes; and back to the middle where they left it."""
         push = np.float32(_PUSH / len(gradient))
         return np.asarray(gradient * self._slopes[self._index] + push * self._beyond)
+
+
+def _limits(tables: Array, which: Array) -> tuple[Array, Array]:
+    """The levels between which each element is to stay: a margin from an end, less where the other end is flat,
+    since a look-up goes on as at the end for as long (``levels``).
+    """
+    length, near = tables.shape[1], NEAR * np.ptp(tables, axis=1).max(initial=0)
+    flat = [
+        np.logical_and.accumulate(np.abs(rows - rows[:, :1]) <= near, axis=1).sum(axis=1)
+        for rows in (tables, tables[:, ::-1])
+    ]
+    margin = _MARGIN * length
+    low = np.maximum(margin - (flat[1] - 1), 0) - 0.5
+    high = length - np.maximum(margin - (flat[0] - 1), 0) - 0.5
+    return low.astype(np.float32)[which], high.astype(np.float32)[which]
 
 
 def _slopes(tables: Array, periodic: bool) -> Array:

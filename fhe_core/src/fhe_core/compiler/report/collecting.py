@@ -29,7 +29,7 @@ def collected(module: QuantizedModule) -> dict[str, Any]:
         "passes": list(module.passes),
         "inputs": _inputs(module),
         "outputs": list(module.output_names),
-        "cost": asdict(module.circuit.cost) if module.circuit else None,
+        "cost": asdict(module.cost) if module.circuit else None,
         "sizes": dict(spending.sizes) if spending else None,
         "errors": {
             "whole": _number(errors.whole),
@@ -39,6 +39,8 @@ def collected(module: QuantizedModule) -> dict[str, Any]:
         "overflow": {
             "policy": module.plan.settings.get("overflow", "calibrated"),
             "headroom": _least_headroom(module),
+            "risk": module.plan.setting("overflow_risk"),
+            "share": module.plan.overflow_share,
         },
         "client": _client(module),
         "layers": [_layer(layer, module, errors, spending) for layer in layers],

@@ -96,6 +96,9 @@ def _quality(report: Report) -> list[Row]:
         rows.append(
             ("headroom", f"{overflow['headroom']:.0%} over the calibrated ranges, at least")
         )
+    if not guaranteed:
+        share = f"{overflow['share']:.1e}, at most {overflow['risk']:g} were asked for"
+        rows.append(("expected share of answers that wrap", share))
     return rows
 
 
