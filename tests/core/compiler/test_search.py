@@ -172,6 +172,17 @@ def test_a_refusal_names_the_check_that_failed(nodes: str) -> None:
 
 
 @pytest.mark.usefixtures("_few")
+@pytest.mark.parametrize(
+    "x", [np.zeros((70, 4), np.float32), np.ones((1, 4), np.float32)], ids=["blank", "one"]
+)
+def test_data_that_tell_nothing_leave_everything_in(x: Array) -> None:
+    """What never varies, or is too little, can be had for less: of later data that says nothing."""
+    found = fhe_core.compile(mlp(), x)
+    assert not found.plan.reductions
+    assert any("'x' is " in notice for notice in found.notices)
+
+
+@pytest.mark.usefixtures("_few")
 def test_an_impossible_tolerance_says_how_close_the_search_came() -> None:
     """No integers equal real numbers: only the float model scores 1 here."""
     net = model(

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fhe_core.registry import PackInfo, to_mend
+from onnx import TensorProto, numpy_helper
 
 import fhe_core
 from fhe_core import Graph, Node, NumpyModule, PackError, UnsupportedOpError, registered
@@ -293,3 +295,58 @@ def test_random_models_are_not_compared() -> None:
     nodes = "n = tests.Noise(c) \n s = Add(x, n) \n" + NET.replace("(x,", "(s,")
     with pytest.raises(UnsupportedOpError, match="Noise"):
         quantized(nodes, negate, c=np.ones(4, np.float32))
+
+
+def through_magnitudes(scale: float) -> Any:
+    """A pass that writes relu(h) @ v as (h, |h|) @ (v, v) / 2, times ``scale``: it rounds elsewhere."""
+
+    def rewrite(graph: Graph) -> Graph:
+        relu, product = (n for n in graph.nodes if n.op_type == "Relu" or n.inputs[1:] == ("v",))
+        magnitude = replace(relu, op_type="Abs", outputs=("m",))
+        both = Node("both", "Concat", "", 17, (relu.inputs[0], "m"), ("c",), {"axis": 1})
+        halves = np.concatenate([graph.constants["v"]] * 2) * np.float32(scale / 2)
+        first, *rest = (n for n in graph.nodes if n not in (relu, product))
+        nodes = (first, magnitude, both, replace(product, inputs=("c", "vv")), *rest)
+        return with_constant(replace(graph, nodes=nodes), "vv", halves)
+
+    return rewrite
+
+
+@pytest.mark.parametrize(
+    "rest", ["y = MatMul(r, v)", "l = MatMul(r, v)\n y = ArgMax <axis = 1> (l)"]
+)
+def test_what_rounding_alone_moves_is_no_change(rest: str) -> None:
+    """Units that are dead on all data: a difference of large numbers is 0 here and the last bit there, and
+    which of equal scores is the largest is left to that."""
+    proto = model(
+        f"h = Gemm(x, w, b)\n r = Relu(h)\n {rest}",
+        {"x": ("N", 3)},
+        constants={
+            "w": normal(3, 8, seed=1),
+            "b": np.full(8, -99.0, np.float32),
+            "v": normal(8, 3, seed=2),
+        },
+    )
+    if "ArgMax" in rest:
+        proto.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    x = normal(50, 3, seed=3)
+    with registered(passes=[through_magnitudes(1.0)]):
+        assert fhe_core.quantize(proto, x, n_bits=6).passes
+    proto.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.zeros(8, np.float32), "b"))
+    with (
+        registered(passes=[through_magnitudes(-1.0)]),
+        pytest.raises(PackError, match="changes what the model computes"),
+    ):
+        fhe_core.quantize(proto, x, n_bits=6)
+
+
+def test_whose_fault_a_rewriting_is_follows_from_where_it_came_from() -> None:
+    """The authors of its distribution are told, and of a function that the caller registered the caller."""
+    assert "authors of fhe-pack-x" in to_mend(PackInfo("x", "fhe-pack-x", "1"))
+    assert "FHE_PACKS_BLOCK" in to_mend(PackInfo("x", "fhe-pack-x", "1"), optional=True)
+    assert to_mend(None) == "report it to the authors of fhe-core, with the model"
+    with (
+        registered(passes=[lambda graph: None]),
+        pytest.raises(PackError, match="Correct it"),
+    ):
+        fhe_core.quantize(net(), X, n_bits=6)

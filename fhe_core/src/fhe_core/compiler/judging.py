@@ -38,12 +38,12 @@ _BLENDED = 0.25
 #: How much more disagreement is allowed on blends than loss of a score by labels: as much as without labels.
 _BLEND_FACTOR = 3
 #: Fewer calibration samples than this are not divided: half of them would say too little.
-_LEAST_SAMPLES = 64
+LEAST_SAMPLES = 64
 
 
 def divided(count: int, seed: int) -> tuple[Array, Array]:
     """Indices of samples to search on, and of all to check on."""
-    if count < _LEAST_SAMPLES:
+    if count < LEAST_SAMPLES:
         return np.arange(count), np.arange(count)
     order = np.random.default_rng(seed).permutation(count)
     most = int(count * _SEARCHED)
@@ -257,6 +257,12 @@ class Judge:
             measure.score(self._part(measure, self._reference)) for measure in self._measures
         ]
         self.goal = float(np.mean(self._goals))
+
+    @property
+    def tells(self) -> bool:
+        """Whether these samples tell what a model needs: there are some, and the outputs vary on them."""
+        outputs = [np.asarray(output) for output in self._reference]
+        return len(outputs[0]) >= LEAST_SAMPLES and any((x != x[:1]).any() for x in outputs)
 
     def verdict(self, module: QuantizedModule, seed: int) -> Verdict:
         """The mean over several simulations; of one alone where that is hopeless already."""

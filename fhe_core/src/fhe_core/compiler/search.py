@@ -22,7 +22,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fhe_core.compiler.building import Builder
-from fhe_core.compiler.judging import Finding, Judge, Verdict, judged
+from fhe_core.compiler.judging import LEAST_SAMPLES, Finding, Judge, Verdict, judged
 from fhe_core.compiler.scoring import Score
 from fhe_core.compiler.students import Student, in_best_forms, students
 from fhe_core.errors import CompilationError
@@ -142,7 +142,7 @@ def search(
             least=_LEAST_MARGIN,
             seed=seed,
             advance=advance,
-            wanted=base.savings == "all",
+            wanted=base.savings == "all" and checks[0].tells,
         )
         if base.savings != "none":
             smaller = in_best_forms(smaller)
@@ -167,7 +167,7 @@ def search(
                 if misses > 2:
                     break
         if state.best is None:
-            raise _nothing(state.rows)
+            raise _nothing(state.rows, session.count)
         _refine(state, advance)
         module = _finished(state)
     return Found(
@@ -234,7 +234,7 @@ def _neighbours(state: _State) -> list[tuple[Student, Settings]]:
     return [(student, changed) for changed in found]
 
 
-def _nothing(rows: Sequence[Candidate]) -> CompilationError:
+def _nothing(rows: Sequence[Candidate], samples: int) -> CompilationError:
     """Why none of the candidates is good enough: the check that the nearest one failed."""
     if not rows:
         return CompilationError(
@@ -254,12 +254,13 @@ def _nothing(rows: Sequence[Candidate]) -> CompilationError:
     # Of those that went furthest, the nearest.
     closest = max(failed, key=lambda row: (row.cost is not None, row.worst.margin, row.score))
     worst = closest.worst
+    few = f"; and give more than {samples} calibration samples" if samples < LEAST_SAMPLES else ""
     wanted, got, goal = _apart(worst.goal - worst.allowed, worst.score, worst.goal)
     return CompilationError(
         f"no uniform widths keep {worst.says}, within tolerance",
         expected=f"at least {wanted} (float: {goal})",
         got=f"{got} with {_spell(closest.settings)}",
-        fix="allow a larger tolerance, or give n_bits and rounding yourself",
+        fix="allow a larger tolerance, or give n_bits and rounding yourself" + few,
     )
 
 

@@ -210,6 +210,16 @@ class TensorStats:
         return QuantizationStats(self.minimum, self.maximum)
 
 
+def unvaried(stats: Mapping[str, TensorStats], names: Iterable[str], count: int) -> list[str]:
+    """A sentence on each of these tensors that calibration saw with one value alone."""
+    return [
+        f"{name!r} is {stats[name].minimum:g} everywhere in the {count} calibration samples: what else it "
+        "may be is not known to the circuit"
+        for name in names
+        if name in stats and stats[name].minimum == stats[name].maximum
+    ]
+
+
 def batches(graph: Graph, data: Mapping[str, Array]) -> Iterable[dict[str, Array]]:
     """The data in batches that the model can run.
 

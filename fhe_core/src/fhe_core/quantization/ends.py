@@ -80,7 +80,7 @@ def _reach(placed: PlacedOp, x: Array) -> Ends:
         raise CompilationError(
             f"{type(placed.op).__name__}.reach failed: {type(error).__name__}: {error}",
             where=placed.op.where,
-            fix="report this to the pack's authors, with the model",
+            fix=placed.fix,
         ) from error
 
 

@@ -22,7 +22,7 @@ from fhe_core.program.nodes import Origin
 from fhe_core.quantization.interface import interface_errors
 from fhe_core.quantization.op import QuantizedOp
 from fhe_core.quantization.quantizers import QuantizationParameters
-from fhe_core.registry import OpSpec
+from fhe_core.registry import OpSpec, to_mend
 
 
 class FloatOp(QuantizedOp):
@@ -72,6 +72,11 @@ class PlacedOp:
     @property
     def pack(self) -> str | None:
         return self.spec.quantized_pack or self.spec.impl_pack
+
+    @property
+    def fix(self) -> str:
+        """Who can mend the op, as the end of an error."""
+        return to_mend(self.spec.quantized_origin or self.spec.impl_origin)
 
 
 @dataclass
@@ -275,7 +280,7 @@ def _place(
         raise CompilationError(
             f"{kind.__name__} failed when it was placed in the graph: {error}",
             where=node.where(spec.quantized_pack),
-            fix="report this to the pack's authors",
+            fix=to_mend(spec.quantized_origin or spec.impl_origin),
         ) from error
     return PlacedOp(node, spec, op, variable, fused, incoming, spec.quantized is None)
 

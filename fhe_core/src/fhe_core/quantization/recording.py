@@ -195,7 +195,7 @@ def run_op(placed: PlacedOp, values: Mapping[str, QuantizedArray]) -> dict[str, 
         raise CompilationError(
             f"{type(placed.op).__name__}.q_impl failed: {problem}",
             where=placed.op.where,
-            fix="report this to the pack's authors, with the model",
+            fix=placed.fix,
         ) from error
     return results_of(placed, result)
 

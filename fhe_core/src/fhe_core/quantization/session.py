@@ -34,6 +34,7 @@ from fhe_core.quantization.calibration import (
     no_number,
     not_finite,
     static_batch,
+    unvaried,
 )
 from fhe_core.quantization.classes import Classes, classes_of
 from fhe_core.quantization.ends import ends_that_matter, within
@@ -527,6 +528,9 @@ class Session:
             passes=tuple(map(str, self.passes)),
             savings=savings,
             notices=[
+                *unvaried(
+                    self.stats, (*self.graph.input_names, *self.graph.output_names), self.count
+                ),
                 *self._unfused,
                 *(notice for placed in self.placement.ops for notice in placed.op.notices),
                 *map(left_out, self.reductions.items()),

@@ -168,7 +168,7 @@ class _Trials:
                 key = id(outcome), index, way
                 if key not in self._judged:
                     with _at(placed):
-                        self._judged[key] = _said(way, [array])
+                        self._judged[key] = _said(way, [array], placed.fix)
                 if self._judged[key] is not None:
                     return self._judged[key]
         return None
@@ -294,7 +294,9 @@ def _levels(node: Node) -> NDArray[np.int64]:
     return np.arange(low, high + 1)
 
 
-def _said(way: Callable[[Any], None], results: Sequence[QuantizedArray]) -> FheError | None:
+def _said(
+    way: Callable[[Any], None], results: Sequence[QuantizedArray], fix: str
+) -> FheError | None:
     """The error of a way to use results, if it has one that does not come from their scales."""
     try:
         way(results)
@@ -307,6 +309,6 @@ def _said(way: Callable[[Any], None], results: Sequence[QuantizedArray]) -> FheE
     except Exception as error:  # noqa: BLE001  # of any pack
         return CompilationError(
             f"its function failed: {type(error).__name__}: {error}",
-            fix="report this to the pack's authors, with the model",
+            fix=fix,
         )
     return None

@@ -20,7 +20,7 @@ from fhe_core.registry.passes import (
     PassRegistrar,
     Rewriting,
 )
-from fhe_core.registry.provenance import PackInfo
+from fhe_core.registry.provenance import PackInfo, to_mend
 from fhe_core.registry.registrar import Registrar
 from fhe_core.registry.registry import Registry
 from fhe_core.registry.signature import OUTPUTS_WANTED, REQUIRED, OpSignature
@@ -47,4 +47,5 @@ __all__ = [
     "hookspec",
     "load_registry",
     "registered",
+    "to_mend",
 ]

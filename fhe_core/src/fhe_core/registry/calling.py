@@ -15,7 +15,7 @@ import pluggy
 
 from fhe_core.errors import FheError, PackError, Where
 from fhe_core.registry import hooks
-from fhe_core.registry.provenance import PackInfo
+from fhe_core.registry.provenance import PackInfo, to_mend
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +99,7 @@ class Hooks:
                 raise PackError(
                     f"its hook {name} raised {type(error).__name__}: {text}",
                     where=replace(where or Where(), pack=origin.name),
-                    fix="report it to the pack's authors, or block the pack with FHE_PACKS_BLOCK",
+                    fix=to_mend(origin, optional=True),
                 ) from error
             if answer is not None:
                 yield origin, answer

@@ -8,6 +8,7 @@ from typing import Any
 
 from fhe_core.errors import PackError, Where
 from fhe_core.registry.calling import Hooks
+from fhe_core.registry.provenance import to_mend
 from fhe_core.registry.registrar import Fusion, Registration, Slot
 from fhe_core.registry.spec import OpSpec
 
@@ -90,7 +91,7 @@ def choose(
             where=replace(where, pack=origin.name),
             expected="one of the candidates that it was given, or None",
             got=repr(answer),
-            fix="report it to the pack's authors, or block the pack with FHE_PACKS_BLOCK",
+            fix=to_mend(origin, optional=True),
         )
     return spec
 

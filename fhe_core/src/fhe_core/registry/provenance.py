@@ -42,3 +42,16 @@ class PackInfo:
 
 #: Stands for the body of a `fhe_core.registered`, as if it were a pack.
 REGISTERED = PackInfo("<registered>")
+
+
+def to_mend(origin: PackInfo | None, *, optional: bool = False) -> str:
+    """Who can mend what a pack does wrong, as the end of an error; without a pack, the kernel's own authors.
+
+    Args:
+        optional: the model runs without the pack, so that it can be blocked.
+    """
+    if origin == REGISTERED:
+        return "correct it: the code that calls this has registered it"
+    whose = "fhe-core" if origin is None else origin.distribution or f"the pack {origin.name!r}"
+    block = ", or block the pack with FHE_PACKS_BLOCK" if optional and origin else ""
+    return f"report it to the authors of {whose}, with the model{block}"
