@@ -13,7 +13,7 @@ from ._wiring import Wiring
 
 if TYPE_CHECKING:
     # Importing it imports onnx, which listing operators should not cost.
-    from fhe_core import Node
+    from fhe_core import Graph, Node
 
 Array = NDArray[Any]
 
@@ -60,22 +60,31 @@ class Product:
 
 def rank(name: str, wiring: Wiring) -> int | None:
     """How many axes a tensor has, as far as the way back to a model input or a Gemm tells."""
-    constants, least = wiring.graph.constants, 0
-    while (node := wiring.producers.get(name)) is not None and not node.domain:
-        if node.op_type in ("Gemm", "Flatten"):
-            return 2
-        if node.op_type in ("Add", "Div", "Mul", "Sub"):
-            fixed = [i for i, read in enumerate(node.inputs) if read in constants]
-            if len(fixed) != 1:
-                return None
-            least = max(least, constants[node.inputs[fixed[0]]].ndim)
-            name = node.inputs[1 - fixed[0]]
-        elif node.op_type in _KEEPS_RANK or _by_a_matrix(node, constants):
-            name = node.inputs[0]
-        else:
-            return None
-    shape = next((info.shape for info in wiring.graph.inputs if info.name == name), None)
-    return None if shape is None else max(least, len(shape))
+    return wiring.of_graph(_ranks).get(name)
+
+
+def _ranks(graph: Graph) -> dict[str, int]:
+    """The same of all tensors of which it is known."""
+    found = {info.name: len(info.shape) for info in graph.inputs if info.shape is not None}
+    for node in graph.nodes:
+        known = None if node.domain else _rank_behind(node, found, graph.constants)
+        if known is not None:
+            found.update(dict.fromkeys(node.writes, known))
+    return found
+
+
+def _rank_behind(
+    node: Node, ranks: Mapping[str, int], constants: Mapping[str, Array]
+) -> int | None:
+    if node.op_type in ("Gemm", "Flatten"):
+        return 2
+    if node.op_type in ("Add", "Div", "Mul", "Sub"):
+        fixed = [i for i, read in enumerate(node.inputs) if read in constants]
+        other = ranks.get(node.inputs[1 - fixed[0]]) if len(fixed) == 1 else None
+        return None if other is None else max(other, constants[node.inputs[fixed[0]]].ndim)
+    if node.op_type in _KEEPS_RANK or _by_a_matrix(node, constants):
+        return ranks.get(node.inputs[0])
+    return None
 
 
 def _by_a_matrix(node: Node, constants: Mapping[str, Array]) -> bool:

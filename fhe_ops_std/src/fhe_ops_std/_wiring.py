@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     # Importing them imports onnx, which listing operators should not cost.
     from fhe_core import Graph, Node
+
+
+T = TypeVar("T")
 
 
 class Wiring:
@@ -21,6 +25,14 @@ class Wiring:
                 self.readers.setdefault(name, []).append(node)
         self.taken = {*graph.input_names, *graph.constants, *self.producers}
         self.taken.update(node.name for node in graph.nodes)
+        self._worked_out: dict[Any, Any] = {}
+
+    def of_graph(self, rule: Callable[[Graph], T]) -> T:
+        """What a rule says of the graph, worked out once."""
+        if rule not in self._worked_out:
+            self._worked_out[rule] = rule(self.graph)
+        found: T = self._worked_out[rule]
+        return found
 
     def only_reader(self, name: str) -> Node | None:
         """The one node that reads a tensor, if nothing else does and it is no output."""

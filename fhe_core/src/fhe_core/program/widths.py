@@ -182,9 +182,8 @@ def _widths(
     ends: set[int],
 ) -> dict[int, int]:
     component = components(nodes)
-    fixed = [
-        node for node in nodes if id(node) in ends | set(readings) or node.op in ("input", "lookup")
-    ]
+    given = ends | set(readings)
+    fixed = [node for node in nodes if id(node) in given or node.op in ("input", "lookup")]
     width: dict[int, int] = {}
     for node in fixed:
         key = component[id(node)]

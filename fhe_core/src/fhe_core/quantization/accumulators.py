@@ -7,6 +7,7 @@ until its values fill that width, and an offset centres them in it; both are fre
 from __future__ import annotations
 
 import functools
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -117,8 +118,11 @@ class Accumulators:
         looked_up = name_accumulators(nodes)
         triangular = self._triangular(recorded)
         ends = [n for n in recorded.integers if looked_up and n.name not in looked_up]
+        by_op: dict[str | None, list[Node]] = defaultdict(list)
+        for node in (*looked_up.values(), *ends):
+            by_op[node.origin.where.node if node.origin else None].append(node)
         for placed in self.placement.ops:
-            found = _weighted(placed, [*looked_up.values(), *ends])
+            found = _weighted(placed, by_op[placed.node.name])
             if found is None:
                 continue
             node, channels = found
@@ -220,7 +224,7 @@ class Accumulators:
         self, node: Node, triangular: Mapping[int, tuple[Node, Triangle]]
     ) -> AccumulatorPlan | None:
         """The plan of an accumulator whose look-up needs half a table; None for others."""
-        for placed in self.placement.ops:
+        for placed in self.placement.of(node.origin):
             found = _weighted(placed, [node]) if self.halved.get(placed.node.name) else None
             if found is None or id(node) not in triangular:
                 continue
@@ -305,7 +309,7 @@ class Accumulators:
 
         For others one number, where that saves bits; else 0.
         """
-        for placed in self.placement.ops:
+        for placed in self.placement.of(node.origin):
             found = _weighted(placed, [node])
             if found is None or placed.node.name not in self.widths:
                 continue
@@ -384,7 +388,7 @@ class Accumulators:
 
     def _fitted_width(self, node: Node) -> int | None:
         """The width that an accumulator's weights were fitted to, if they were."""
-        fitted = (p for p in self.placement.ops if p.node.name in self.widths)
+        fitted = (p for p in self.placement.of(node.origin) if p.node.name in self.widths)
         return next((self.widths[p.node.name] for p in fitted if _weighted(p, [node])), None)
 
 
@@ -402,7 +406,7 @@ def channels_of(placement: Placement, recorded: Recorded) -> dict[int, tuple[int
     for node in looked_up.values():
         if node.op not in RULES or node.exact:
             continue
-        weighted = [_weighted(placed, [node]) for placed in placement.ops]
+        weighted = [_weighted(placed, [node]) for placed in placement.of(node.origin)]
         found[id(node)] = next(((w[1].output_axis,) for w in weighted if w), ())
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 
 from fhe_core.program.nodes import Call, ordered
@@ -20,12 +21,15 @@ def fusion_table(placement: Placement, recorded: Recorded) -> list[FusionRow]:
     late = _after_decryption(placement, recorded)
     clear = set(placement.graph.input_names) - placement.direct_inputs
     groups = lookup_groups(recorded)
+    lookups_of: dict[str, list[str]] = defaultdict(list)
+    for key, members in groups.items():
+        for member in members:
+            lookups_of[member].append(key)
     rows = []
     for placed in placement.ops:
         name = placed.node.name
         early = bool(placed.sources) and placed.sources <= clear and placed.fused
         mode = "client" if name in late or early else "float" if placed.fused else "mixed"
-        lookups = [key for key, members in groups.items() if name in members]
         rows.append(
             FusionRow(
                 name,
@@ -33,7 +37,7 @@ def fusion_table(placement: Placement, recorded: Recorded) -> list[FusionRow]:
                 placed.pack,
                 mode,
                 tuple(sorted(placed.sources)),
-                tuple(lookups) if mode == "float" else (),
+                tuple(lookups_of[name]) if mode == "float" else (),
             )
         )
     return rows

@@ -109,6 +109,20 @@ class Placement:
         """The constants that are the same for each size of the batch, by name."""
         return ChainMap(dict(self.public.constants), dict(self.graph.constants))
 
+    @cached_property
+    def producers(self) -> Mapping[str, PlacedOp]:
+        """The op that writes each tensor, by the tensor's name."""
+        return {name: placed for placed in self.ops for name in placed.node.writes}
+
+    @cached_property
+    def _by_node(self) -> Mapping[str, PlacedOp]:
+        return {placed.node.name: placed for placed in self.ops}
+
+    def of(self, origin: Origin | None) -> tuple[PlacedOp, ...]:
+        """The op that an integer operation comes from, if any: none or one."""
+        placed = self._by_node.get(origin.where.node or "") if origin else None
+        return (placed,) if placed else ()
+
     def fixed(self) -> dict[str, QuantizationParameters]:
         """How the tensors are quantized whose op does not leave that to the planner."""
         found = {}

@@ -193,7 +193,7 @@ def _wanted(
     name: str, placement: Placement, stats: TensorStats, settings: Settings
 ) -> tuple[float, float, int]:
     """The range and the bits that a tensor would take if nothing else had a say."""
-    producer = next((p for p in placement.ops if name in p.node.writes), None)
+    producer = placement.producers.get(name)
     keys = [name, producer.node.name] if producer else [name]
     bits = next((settings.nodes[key] for key in keys if key in settings.nodes), None)
     # The caller may send any calibrated value, and may want any result: none may saturate.

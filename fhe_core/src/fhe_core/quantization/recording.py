@@ -237,7 +237,7 @@ def _leaving(
         )
     starts = roots(value.value)
     clear = [root for root in starts if not isinstance(root, Node) or root.op == "input"]
-    fused = any(p.fused and name in p.node.writes for p in placement.ops)
+    fused = name in placement.producers and placement.producers[name].fused
     stays = client_side == "minimal" and fused and len(starts) == 1
     if clear or stays:
         try:

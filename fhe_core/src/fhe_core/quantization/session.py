@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fhe_core.arguments import names_of, one_of, seed_of
-from fhe_core.errors import InputError, PlanError
+from fhe_core.errors import CalibrationError, InputError, PlanError
 from fhe_core.graph.model import load_model, read_graph
 from fhe_core.graph.passes import SAMPLES, run_passes
 from fhe_core.graph.runner import NumpyModule
@@ -403,8 +403,14 @@ class Session:
             arrays = {name: array[start : start + size] for name, array in measured.items()}
 
             def refuse_nan(arrays: dict[str, Array] = arrays) -> NoReturn:
-                name = next(name for name, array in arrays.items() if np.isnan(array).any())
-                raise not_finite(name, arrays[name])
+                for name, array in arrays.items():
+                    if np.isnan(array).any():
+                        raise not_finite(name, array)
+                raise CalibrationError(
+                    "the part of the model that the client computes gives NaN on the calibration data",
+                    expected="numbers, which can become integers",
+                    fix="remove the samples for which it does, or correct the model",
+                )
 
             integers = encoder(arrays, min(size, count - start), refuse_nan=refuse_nan)
             yield {
@@ -505,11 +511,12 @@ class Session:
         inputs = program.inputs
         encoder = host.build([node.attributes["source"] for node in inputs], _name)
         widths = {node.name: node.width for node in whole.nodes if node.name}
+        before: dict[str, int] = {}  # any rounding
+        for node in whole.nodes:
+            if node.op != "round":
+                before.setdefault(node.name, node.width)
         for name, entry in plan.accumulators.items():
-            entry.bits = next(
-                (n.width for n in whole.nodes if n.name == name and n.op != "round"),
-                widths.get(name, 0),
-            )
+            entry.bits = before.get(name, widths.get(name, 0))
         plan.tensors = {name: t for name, t in plan.tensors.items() if name in recorded.used}
         return QuantizedModule(
             input_infos=self.graph.inputs,

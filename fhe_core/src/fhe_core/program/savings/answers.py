@@ -11,6 +11,7 @@ other entry, a known answer remains what it is.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -118,7 +119,7 @@ def _spared(name: str, looked_up: Node, count: int) -> Saving:
 def shared_roundings(program: Program) -> set[int]:
     """Exact roundings that several look-ups read, by ``id``: each bootstrap there serves all of them."""
     read = [node.inputs[0] for node in program.lookups]
-    counts = {id(source): sum(source is other for other in read) for source in read}
+    counts = Counter(map(id, read))
     return {id(s) for s in read if s.op == "round" and s.attributes["exact"] and counts[id(s)] > 1}
 
 
