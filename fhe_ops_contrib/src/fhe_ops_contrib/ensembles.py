@@ -102,7 +102,8 @@ class Ensemble:
             if mask.any():
                 trees = np.flatnonzero(number.reshape(-1) == which)
                 here = slice(None) if len(trees) == len(self.roots) else trees
-                weights = self.weights[:, mask].astype(np.float64)
+                # By rows, as they are read.
+                weights = np.ascontiguousarray(self.weights[:, mask], np.float64)
                 found.append((here, np.flatnonzero(mask), weights))
         return tuple(found)
 

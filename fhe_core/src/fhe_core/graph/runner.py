@@ -12,7 +12,7 @@ import onnx
 from fhe_core.arguments import names_of
 from fhe_core.errors import FheError, InputError, UnsupportedOpError
 from fhe_core.graph.folding import fold_constants
-from fhe_core.graph.inputs import gather, prepare, suggestion
+from fhe_core.graph.inputs import gather, prepare, prepare_one, suggestion
 from fhe_core.graph.ir import Graph
 from fhe_core.graph.model import load_model, read_graph
 from fhe_core.graph.schedule import Schedule, release
@@ -102,7 +102,11 @@ class NumpyModule:
                 implementation failed on it.
             PackError: an implementation returned what is no result.
         """
-        arrays_in = prepare(self.graph.inputs, gather(self.graph.inputs, arrays, named))
+        infos = self.graph.inputs
+        if named or len(arrays) != len(infos):
+            arrays_in = prepare(infos, gather(infos, arrays, named))
+        else:
+            arrays_in = [prepare_one(*pair) for pair in zip(infos, arrays, strict=True)]
         outputs = release(self._outputs.run(arrays_in))
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
