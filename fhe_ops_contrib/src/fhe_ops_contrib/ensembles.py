@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,14 @@ _CUT_AT, _CUT_AFTER = (1, 2, 4, 5), (0, 3, 4, 5)
 
 #: Samples times trees that are walked at a time.
 _CHUNK = 2**20
+
+
+class Group(NamedTuple):
+    """Trees of an ensemble, None for all, the targets they give scores to, and weights (rows, targets)."""
+
+    trees: Array | None
+    targets: Array | slice
+    weights: Array
 
 
 @dataclass(frozen=True)
@@ -91,8 +99,8 @@ class Ensemble:
         return int(self.features[~self.is_leaf].max(initial=-1)) + 1
 
     @cached_property
-    def groups(self) -> tuple[tuple[Any, Any, Array], ...]:
-        """The trees that give scores to the same targets: these trees, targets, and weights in float64.
+    def groups(self) -> tuple[Group, ...]:
+        """The trees that give scores to the same targets.
 
         In the multi-class ensembles of gradient boosting, each tree gives a score to one class.
         """
@@ -101,10 +109,11 @@ class Ensemble:
         for which, mask in enumerate(targets):
             if mask.any():
                 trees = np.flatnonzero(number.reshape(-1) == which)
-                here = slice(None) if len(trees) == len(self.roots) else trees
                 # By rows, as they are read.
                 weights = np.ascontiguousarray(self.weights[:, mask], np.float64)
-                found.append((here, np.flatnonzero(mask), weights))
+                places = np.flatnonzero(mask)
+                here = slice(places[0], places[0] + 1) if len(places) == 1 else places
+                found.append(Group(None if len(trees) == len(self.roots) else trees, here, weights))
         return tuple(found)
 
     def leaves(self, x: Array) -> Array:

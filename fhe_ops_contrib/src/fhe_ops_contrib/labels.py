@@ -45,9 +45,12 @@ def named_in(attributes: Mapping[str, Any], ints_name: str) -> list[Any] | None:
 def chosen(labels: Array, best: Array) -> Array:
     """labels[best], of best's shape; text as objects, as ONNX's string tensors are here.
 
-    One ``where`` a label, and not ``take``: the places may be computed from encrypted scores.
+    One ``where`` a label, and not ``take``, where the places are computed from encrypted scores.
     """
     text = labels.dtype.kind in "UO"
+    if isinstance(best, np.ndarray):
+        found = labels.take(best, mode="clip")
+        return found.astype(object) if text else found
     labels = labels.astype(np.str_) if text else labels
     names = np.where(np.equal(best, 0), labels[:1], labels[-1:])
     for place in range(1, len(labels) - 1):

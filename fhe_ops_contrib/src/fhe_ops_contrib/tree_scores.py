@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from fhe_ops_contrib._checks import Array, misfit
-from fhe_ops_contrib.ensembles import Ensemble
+from fhe_ops_contrib.ensembles import Ensemble, Group
 from fhe_ops_contrib.labels import chosen, class_labels
 from fhe_ops_contrib.transforms import transform
 from fhe_ops_contrib.tree_attributes import base_values, listed_trees, numbered_trees
@@ -40,29 +41,27 @@ def aggregated(ensemble: Ensemble, leaves: Array, how: str) -> tuple[Array, Arra
         weights = np.where(scored, ensemble.weights, worst)
         scores = np.where(given, _parts(lambda rows: best(weights[rows], axis=0), leaves, count), 0)
         return scores.astype(ensemble.weights.dtype), given
-    parts = [
-        (targets, _summed(weights, leaves, trees)) for trees, targets, weights in ensemble.groups
-    ]
-    if len(parts) == 1 and len(parts[0][0]) == count:
-        ((_, scores),) = parts
+    groups = ensemble.groups
+    if len(groups) == 1 and groups[0].weights.shape[1] == count:
+        scores = _summed(groups[0], leaves)
     else:
         scores = np.zeros((len(leaves), count))
-        for targets, part in parts:
-            scores[:, targets] = part
+        for group in groups:
+            scores[:, group.targets] = _summed(group, leaves)
     if how == "AVERAGE":
         scores = scores / leaves.shape[1]
     return scores.astype(ensemble.weights.dtype), given
 
 
-def _summed(weights: Array, leaves: Array, trees: Any) -> Array:
-    """The sums of weights (rows, targets) over some trees, one by one: so a sum is the same in all batches."""
+def _summed(group: Group, leaves: Array) -> Array:
+    """The sums (N, targets) of a group's weights, tree by tree: so a sum is the same in all batches."""
+    weights, trees = group.weights, group.trees
     if leaves.shape[0] * weights.shape[1] == 1:
         # Of a single column NumPy would sum in pairs.
-        found = weights.reshape(-1).take(leaves[0, trees])
+        found = weights.reshape(-1).take(leaves[0] if trees is None else leaves[0].take(trees))
         return np.add.accumulate(found)[-1:].reshape(1, 1)
-    return _parts(
-        lambda rows: weights.take(rows, axis=0).sum(axis=0), leaves[:, trees], weights.shape[1]
-    )
+    leaves = leaves if trees is None else leaves.take(trees, axis=1)
+    return _parts(lambda rows: weights.take(rows, axis=0).sum(axis=0), leaves, weights.shape[1])
 
 
 def _parts(function: Callable[[Array], Array], leaves: Array, targets: int) -> Array:
@@ -158,6 +157,13 @@ class Classes:
         positive = bool((ensemble.weights >= 0).all())
         return cls(ensemble, labels, attributes["post_transform"], base, positive, used)
 
+    @cached_property
+    def _whole_base(self) -> Array | None:
+        """A base value for each class."""
+        if self.base is None:
+            return None
+        return np.pad(self.base, (0, len(self.labels) - len(self.base)))
+
     @property
     def binary(self) -> bool:
         """Whether one score says which of two classes it is."""
@@ -180,11 +186,13 @@ class Classes:
         change = transform(self.post_transform, op)
         if self.binary:
             return self._of_one(scores)
-        if self.base is not None:
-            missing = len(self.labels) - len(self.base)
-            scores = scores + np.pad(self.base, (0, missing)).astype(scores.dtype)
-            given = given | True
-        best = np.argmax(np.where(given, scores, -np.inf), axis=1)
+        base = self._whole_base
+        if base is not None:
+            scores = scores + base.astype(scores.dtype)
+        elif not given.all():
+            best = np.argmax(np.where(given, scores, -np.inf), axis=1)
+            return chosen(self.labels, best), change(scores).astype(np.float32)
+        best = np.argmax(scores, axis=1)
         return chosen(self.labels, best), change(scores).astype(np.float32)
 
     def _of_one(self, scores: Array) -> tuple[Array, Array]:
