@@ -342,7 +342,7 @@ class Accumulators:
         # All of the width is there anyway: leave as much room below as above.
         room = 2.0**bits - 1
         offset = np.rint((room - high - low) / 2).astype(np.int64)
-        return offset.reshape([1 if n == BATCH else n for n in node.shape]), (0, int(room))
+        return self.values[id(node)].spread(offset[None]).copy(), (0, int(room))
 
     def offset_range(self, node: Node, offset: Any) -> Range:
         """The range that a node with an offset is planned for."""
