@@ -61,6 +61,7 @@ def fhe_register_ops(registry: Any) -> None:
 @fhe_core.hookimpl
 def fhe_register_passes(passes: Any) -> None:
     """Register the rewritings of models on their way to encryption."""
+    from fhe_ops_contrib.equalizing import equalize_coefficients
     from fhe_ops_contrib.neighbour_passes import find_distances, find_neighbours
     from fhe_ops_contrib.passes import join_products, split_machines
     from fhe_ops_contrib.polynomials import find_monomials
@@ -68,3 +69,4 @@ def fhe_register_passes(passes: Any) -> None:
     rewritings = (find_monomials, join_products, split_machines, find_distances, find_neighbours)
     for rewriting in rewritings:
         passes.add(rewriting)
+    passes.add(equalize_coefficients, last=True, samples=True)

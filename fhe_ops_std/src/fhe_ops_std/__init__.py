@@ -84,6 +84,7 @@ def fhe_register_ops(registry: Any) -> None:
 def fhe_register_passes(passes: Any) -> None:
     """Register every graph pass, reduction and alternative."""
     from fhe_ops_std.composing import composed
+    from fhe_ops_std.equalizing import equalize_features
     from fhe_ops_std.passes import PASSES
     from fhe_ops_std.reductions import joined_channels
     from fhe_ops_std.splitting import split_activations
@@ -91,6 +92,7 @@ def fhe_register_passes(passes: Any) -> None:
 
     for each in PASSES:
         passes.add(each)
+    passes.add(equalize_features, last=True, samples=True)
     # Other packs may know what a loop computes.
     passes.add(unroll, last=True)
     passes.add_reduction(joined_channels)

@@ -35,7 +35,10 @@ HALF_TOLERANCE = 5e-2
 
 
 def run_passes(
-    graph: Graph, registry: Resolver, samples: Mapping[str, Any] | None = None
+    graph: Graph,
+    registry: Resolver,
+    samples: Mapping[str, Any] | None = None,
+    seen: Mapping[str, Any] | None = None,
 ) -> tuple[Graph, tuple[GraphPass, ...]]:
     """The graph as the packs' passes leave it, simplified, and those passes that changed it.
 
@@ -43,6 +46,7 @@ def run_passes(
         graph: any graph; nodes that nothing implements may become some that something does.
         samples: arrays by input name, to compare what the model computes before and after a pass;
             None to do without.
+        seen: the same, for the passes that look how large tensors are; None to leave these out.
 
     Raises:
         PackError: a pass raised, returned no sound graph, or changed what the model computes.
@@ -52,7 +56,9 @@ def run_passes(
     def run(passes: Iterable[GraphPass], graph: Graph) -> Graph:
         for each in passes:
             before = _read_only(graph)
-            after = _rewritten(each, before)
+            if each.samples and seen is None:
+                continue
+            after = _rewritten(each, before, *([seen] if each.samples else []))
             if after is before:
                 continue
             if samples is not None:

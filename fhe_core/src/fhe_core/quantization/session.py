@@ -93,7 +93,9 @@ class Session:
         count = static_batch(graph) or SAMPLES
         samples = {name: array[:count] for name, array in self.data.items()}
         trained = is_trained(graph, self.registry)
-        graph, self.passes = run_passes(graph, self.registry, samples)
+        # Weights that were trained for integers lie on a grid, which scaling them would leave.
+        seen = None if trained else self.data
+        graph, self.passes = run_passes(graph, self.registry, samples, seen)
         self.graph = simplify(graph, registry=self.registry)
         self.net = NumpyModule(self.graph, registry=self.registry)
         self.client_side = client_side

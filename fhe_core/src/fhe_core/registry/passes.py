@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # What each kind of rewriting is called with: a pass with a graph; a reduction with graph, node, live,
 # slope and offset; an alternative with a graph and samples.
-PassFunction = Callable[["Graph"], "Graph"]
+PassFunction = Callable[..., "Graph"]
 ReductionFunction = Callable[["Graph", "Node", Any, Any, Any], "Graph | None"]
 AlternativeFunction = Callable[["Graph", Mapping[str, Any]], "Graph | None"]
 
@@ -39,10 +39,12 @@ class Rewriting(Generic[F]):
 
 @dataclass(frozen=True)
 class GraphPass(Rewriting[PassFunction]):
-    """Rewrites a graph into a better one that computes the same; ``last`` after those that are not."""
+    """Rewrites a graph into a better one that computes the same; ``last`` after those that are not; with
+    ``samples`` to see how large tensors are."""
 
     kind = "graph pass"
     last: bool = False
+    samples: bool = False
 
 
 class GraphReduction(Rewriting[ReductionFunction]):
@@ -91,7 +93,14 @@ class PassRegistrar:
         """The name of the pack that this registrar is bound to."""
         return self._origin.name
 
-    def add(self, fn: PassFunction, *, name: str | None = None, last: bool = False) -> None:
+    def add(
+        self,
+        fn: PassFunction,
+        *,
+        name: str | None = None,
+        last: bool = False,
+        samples: bool = False,
+    ) -> None:
         """Registers a pass.
 
         Args:
@@ -101,21 +110,23 @@ class PassRegistrar:
             name: of the pass, unique in the pack; the function's own by default.
             last: after the passes of all packs, for what takes apart what these may know as a whole, as a
                 loop. They run once more over what it has made.
+            samples: ``fn`` takes (graph, samples), the calibration data by input name, which tell how large its
+                tensors are. It does not run where there are none, nor on a model that was trained for integers.
 
         Raises:
             PackError: an argument is of a wrong kind, the name is taken, or the hook has already
                 returned.
         """
         self._check_open("passes", name or fn)
-        if not _takes(fn, 1):
+        if not _takes(fn, 2 if samples else 1):
             raise PackError(
-                "the pass is no function of one graph",
+                f"the pass is no function of {'a graph and samples' if samples else 'one graph'}",
                 where=Where(pack=self.pack),
                 got=repr(fn),
-                fix="pass a function such as `def fold(graph): ...`",
+                fix=f"pass a function such as `def fold(graph{', samples' if samples else ''}): ...`",
             )
         name = self._free_name(fn, name, self._passes, "pass", "passes")
-        self._passes[name] = GraphPass(name, fn, self._origin, bool(last))
+        self._passes[name] = GraphPass(name, fn, self._origin, bool(last), bool(samples))
 
     def add_reduction(self, fn: ReductionFunction, *, name: str | None = None) -> None:
         """Registers a reduction: a rewriting that makes a part of an activation affine.

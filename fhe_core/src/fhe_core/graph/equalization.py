@@ -1,0 +1,76 @@
+"""How features of very different size may enter a product with constant weights, scaled to be alike.
+
+One scale for all features of a tensor suits the largest of them. Where their units differ, as those of raw
+data and of joined branches do, the others would be left without levels. So W x = (W / f) (f x) with a power of
+two for each feature, exact in floating point, such that a feature is as large as its weights: Nagel et al.,
+"Data-Free Quantization Through Weight Equalization and Bias Correction" (2019), with ranges from calibration.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fhe_core.errors import FheError
+from fhe_core.graph.ir import Graph
+from fhe_core.graph.runner import NumpyModule
+
+Array = NDArray[Any]
+
+#: One scale has to lose five bits of some feature.
+_SPREAD = 32
+#: Features that hardly ever are anything may be more than was seen: no more than this is made of them.
+_MOST = 2.0**20
+#: Samples on which the model is run to see how large its tensors are.
+_SAMPLES = 64
+
+
+def feature_sizes(
+    graph: Graph, names: Collection[str], samples: Mapping[str, Any]
+) -> dict[str, Array]:
+    """The largest finite magnitude of each feature, the last axis, of some tensors.
+
+    Inner ones are left out where the graph does not run as it is.
+
+    Args:
+        samples: inputs, arrays by name: all are looked at, and inner tensors on some of them.
+    """
+    values = {name: samples[name] for name in names if name in samples}
+    inner = sorted(set(names) - set(values))
+    if inner:
+        fixed = next((info.shape[0] for info in graph.inputs if info.shape), None)
+        count = fixed if isinstance(fixed, int) else _SAMPLES
+        few = {name: array[:count] for name, array in samples.items()}
+        with contextlib.suppress(FheError):
+            values |= NumpyModule(graph).run(few, fetch=inner)
+    found = {}
+    for name, array in values.items():
+        sizes = np.abs(np.nan_to_num(array, nan=0, posinf=0, neginf=0), dtype=np.float64)
+        found[name] = sizes.max(axis=tuple(range(sizes.ndim - 1)), initial=0)
+    return found
+
+
+def feature_factors(sizes: Array, weights: Array) -> Array | None:
+    """A power of two for each feature, by which it is to be multiplied and its weights divided.
+
+    Args:
+        sizes: the largest magnitude of each.
+        weights: that of what each is multiplied by.
+
+    Returns:
+        None where one scale serves them all.
+    """
+    heard = sizes > 0
+    if sizes.shape != weights.shape or not heard.any() or not np.isfinite(weights).all():
+        return None
+    if sizes.max() < _SPREAD * sizes[heard].min():
+        return None
+    least = weights.max() / _MOST or 1.0
+    wanted = np.sqrt(np.maximum(weights, least)[heard] / sizes[heard])
+    factors = np.ones(sizes.shape)
+    factors[heard] = np.exp2(np.rint(np.log2(np.maximum(wanted / wanted.max(), 1 / _MOST))))
+    return factors
