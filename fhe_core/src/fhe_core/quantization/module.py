@@ -254,8 +254,8 @@ class QuantizedModule:
             fhe: ``disable``: the circuit's integers, in the clear. ``simulate``: with the noise of its
                 approximate roundings. ``execute``: with real keys and ciphertexts, a sample at a time.
             seed: of the simulated noise.
-            out_of_range: ``saturate`` inputs beyond the calibrated range, with a warning; or ``raise``. Elements
-                that the client only compares or looks up, as categories, have none.
+            out_of_range: ``saturate`` inputs beyond the calibrated range, with a warning; or ``raise``. What
+                the client only compares or looks up, such as categories, has none.
 
         Returns:
             One array, or a tuple where the model has several outputs.
