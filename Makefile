@@ -56,7 +56,7 @@ mutants: setup  ## put 60 small faults into copies of the code, and see whether 
 	@$(BIN)/python -m tests.mutants
 
 CASES ?= 100000
-fuzz: setup  ## damaged models, data and arguments, CASES=100000 of them
+fuzz: setup  ## damaged models, data, arguments, plans, folders and messages, CASES=100000 of them
 	@$(BIN)/python -m tests.fuzz --cases $(CASES)
 
 bench: setup  ## measure what the project promises

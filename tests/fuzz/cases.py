@@ -36,7 +36,7 @@ SECONDS = 20  # of processor time
 BYTES = 6 << 30
 
 #: The kinds, each a module here.
-KINDS = ("structure", "meaning", "octets", "arguments", "plans")
+KINDS = ("structure", "meaning", "octets", "arguments", "plans", "artifacts", "messages", "saving")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,7 @@ def load(path: str | os.PathLike[str]) -> QuantizedModule:
             packs=manifest.get("packs", {}),
             passes=manifest.get("passes", ()),
         )
+        module._interpreter = partial(_computed, module._interpreter)
         module._report = report.from_files(files, str(folder))
         module.savings = tuple(Saving(**row) for row in module._report["savings"])
         module.notices = tuple(module._report["notices"])
@@ -361,9 +363,9 @@ def _computed(function: Callable[..., Any], *arguments: Any, **options: Any) -> 
         raise
     except Exception as error:
         raise ArtifactError(
-            "the client's program failed on these values",
+            "the saved program failed on these values",
             got=f"{type(error).__name__}: {error}",
-            fix="ask whoever offers the model for a client that works",
+            fix="ask whoever offers the model for one that works",
         ) from error
 
 

@@ -133,7 +133,7 @@ def program_from_document(document: Mapping[str, Any], arrays: Mapping[str, Any]
     """The program that a document describes.
 
     Raises:
-        ArtifactError: it names an operation that does not exist.
+        ArtifactError: it names an operation that does not exist, or reads results that are not there yet.
     """
     nodes: list[Node] = []
     for row in document["nodes"]:
@@ -142,6 +142,7 @@ def program_from_document(document: Mapping[str, Any], arrays: Mapping[str, Any]
                 f"the program has an unknown operation {row['op']!r}",
                 fix="load it with the version of fhe-core that saved it",
             )
+        _check_slots(row["inputs"], len(nodes))
         origin = (
             Origin(row["output"], Where(node=row["node"], op=row["type"]))
             if row["output"]
@@ -160,6 +161,11 @@ def program_from_document(document: Mapping[str, Any], arrays: Mapping[str, Any]
                 row["width"],
                 row["signed"],
             )
+        )
+    _check_slots(document["outputs"], len(nodes))
+    if len(document["offsets"]) != len(document["outputs"]):
+        raise ArtifactError(
+            "the program has not one offset for each output", fix="have the model saved again"
         )
     return Program(
         tuple(nodes),
@@ -227,7 +233,7 @@ def _check_slots(slots: Iterable[int], filled: int) -> None:
     for slot in slots:
         if not 0 <= slot < filled:
             raise ArtifactError(
-                "the client's program reads a result that is not there",
+                "a saved program reads a result that is not there",
                 expected=f"one of {filled}",
                 got=f"slot {slot}",
                 fix="do not use this model, or have it saved again",

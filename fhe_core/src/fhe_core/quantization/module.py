@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -199,7 +199,7 @@ class QuantizedModule:
         self.search: tuple[Any, ...] = ()
         self.outcome: Outcome | None = None
         self._report: dict[str, Any] | None = None
-        self._interpreter = Interpreter(program)
+        self._interpreter: Callable[..., list[Array]] = Interpreter(program)
 
     @property
     def input_names(self) -> tuple[str, ...]:

@@ -139,8 +139,19 @@ class ClientKeys:
         return self.client.evaluation_keys
 
     def encrypt(self, sample: Sequence[Array]) -> list[Any]:
+        """Ciphertexts of one sample of integers.
+
+        Raises:
+            ArtifactError: the specification is of other inputs.
+        """
         with native():
-            values = self.client.encrypt(*sample)
+            try:
+                values = self.client.encrypt(*sample)
+            except Exception as error:
+                raise ArtifactError(
+                    f"the circuit's specification does not fit its inputs: {said(error)}",
+                    fix="use a client that was saved in one piece",
+                ) from error
         return list(values) if isinstance(values, tuple) else [values]
 
     def decrypt(self, values: Sequence[Any]) -> list[Array]:

@@ -36,6 +36,7 @@ class Specification:
             self._keys: Mapping[str, list[Any]] = document["keyset"]
             sizes = [_bytes_of(part, info) for part, info in self._described()]
             gates = [_bytes_of_value(gate) for gate in (*self._inputs, *self._outputs)]
+            self._shapes = [list(map(_shape, self._inputs)), list(map(_shape, self._outputs))]
             known = self._inputs and self._outputs and sum(sizes) + sum(gates) <= MOST_KEY_BYTES
             problem = "" if known else "its keys would take too much memory"
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -60,11 +61,9 @@ class Specification:
 
     def check_shapes(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> None:
         """Raises ArtifactError where the circuit takes or gives other tensors than these."""
-        for what, gates, shapes in (
-            ("takes", self._inputs, inputs),
-            ("gives", self._outputs, outputs),
+        for what, found, shapes in zip(
+            ("takes", "gives"), self._shapes, (inputs, outputs), strict=True
         ):
-            found = [_shape(gate) for gate in gates]
             if list(map(math.prod, found)) != list(map(math.prod, shapes)):
                 raise ArtifactError(
                     f"the circuit {what} other tensors than the model",
@@ -151,8 +150,8 @@ def _read(data: bytes | memoryview, kind: Struct, what: str) -> Any:
 def _shape(gate: Any) -> list[int]:
     """What a gate takes or gives, without the ciphertexts' own dimensions."""
     ((kind, info),) = gate["typeInfo"].items()
-    shape: list[int] = info["abstractShape" if kind == "lweCiphertext" else "shape"]["dimensions"]
-    return shape
+    shape = info["abstractShape" if kind == "lweCiphertext" else "shape"]["dimensions"]
+    return [_whole(n, MOST_KEY_BYTES) for n in shape]
 
 
 def _bytes_of_value(gate: Any) -> int:

@@ -35,10 +35,14 @@ def from_files(files: dict[str, bytes], path: str) -> dict[str, Any]:
     """
     try:
         report: dict[str, Any] = json.loads(files[FILE])
-    except (KeyError, ValueError) as error:
+        if not isinstance(report, dict):
+            raise TypeError("it is no object")
+        to_bytes(report)  # NaN and infinity are no JSON, though Python reads them
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise ArtifactError(
             f"the model in {path!r} has no report",
             expected=f"{FILE}, which save() writes",
+            got=f"{type(error).__name__}: {error}",
             fix="save the model again with this version of fhe-core",
         ) from error
     return report
