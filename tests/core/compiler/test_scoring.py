@@ -307,3 +307,33 @@ def test_answers_that_the_float_model_rates_the_same_are_equally_right() -> None
     other = np.where(np.arange(60) < 30, 2, answers)
     assert measure.score(other) == 1
     assert measure.score(np.where(np.arange(60) < 30, answers, (answers + 1) % 3)) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("score", "problem"),
+    [
+        (lambda outputs, expected: 1 / 0, "ZeroDivisionError"),
+        (lambda outputs: 1.0, "TypeError"),
+        (lambda outputs, expected: None, "TypeError"),
+        (lambda outputs, expected: float("nan"), "no finite number"),
+    ],
+    ids=["raises", "takes-one", "None", "NaN"],
+)
+def test_a_score_of_the_callers_that_fails_is_named_as_such(score: Any, problem: str) -> None:
+    with pytest.raises(fhe_core.PlanError, match=f"your score function.*{problem}"):
+        judged(session("y = MatMul(x, w)"), None, score=score, tolerance=None, seed=0)
+
+
+def test_a_score_of_the_callers_sees_all_outputs() -> None:
+    """And all of the float model's, or the labels."""
+    seen: list[Any] = []
+
+    def score(outputs: Any, expected: Any) -> float:
+        seen.append(([np.shape(each) for each in outputs], [np.shape(each) for each in expected]))
+        return 1.0
+
+    found = session("y = MatMul(x, w)\n r = MatMul(x, v)", "y r")
+    judged(found, None, score=score, tolerance=None, seed=0)
+    assert seen[-1] == ([(60, 3), (60, 1)], [(60, 3), (60, 1)])
+    judged(found, CLASSES, score=score, tolerance=None, seed=0)
+    assert seen[-1][1] == [()] * 60

@@ -233,10 +233,30 @@ class Custom(Measure):
     expected: Any
 
     def score(self, output: Any) -> float:
-        return float(self.function(output, self.expected))
+        try:
+            found = float(self.function(output, self.expected))
+        except Exception as error:
+            raise PlanError(
+                f"your score function failed: {type(error).__name__}: {error}",
+                expected="score(outputs, expected), a number, of " + _described(output),
+                fix="correct it; it is given all outputs, and labels or else the float model's outputs",
+            ) from error
+        if np.isfinite(found):
+            return found
+        raise PlanError(
+            "your score function gives no finite number",
+            expected="a number, higher is better",
+            got=str(found),
+            fix="correct it; an error that may be infinite can be clipped",
+        )
 
     def lost(self, output: Any) -> float | None:
         return None
+
+
+def _described(outputs: Any) -> str:
+    arrays = outputs if isinstance(outputs, tuple) else (outputs,)
+    return ", ".join(f"{getattr(a, 'dtype', 'maps')}{list(np.shape(a))}" for a in arrays)
 
 
 def checked_tolerance(tolerance: Any) -> float | None:

@@ -55,6 +55,9 @@ class Period:
             room = np.where(slope == 0, np.inf, space / np.abs(slope))
         if (np.ptp(triangle.centre, axis=rest) > _SAME).any() or not (room > 0).all():
             return None
+        # By a part of a level, as zero points are rounded: else the tip itself saturates, which is no triangle.
+        if ((tip < looked_up.low - 1) | (tip > looked_up.high + 1)).any():
+            return None
         tips = triangle.centre.mean(axis=rest)
         centre = np.rint(tips)
         return cls(
