@@ -81,7 +81,7 @@ def test_max_bytes_moves_the_limit() -> None:
         lambda: NumpyModule(model, max_bytes=1599),
         lambda: fhe_core.quantize(model, X, max_bytes=1599),
     ):
-        with pytest.raises(ModelError, match="KiB for one sample"):
+        with pytest.raises(ModelError, match="for one sample"):
             load()
     assert not fhe_core.check(model, max_bytes=1599).ok
     NumpyModule(model)
@@ -91,6 +91,15 @@ def test_max_bytes_moves_the_limit() -> None:
 def test_max_bytes_is_a_positive_number(limit: Any) -> None:
     with pytest.raises(ModelError, match="max_bytes cannot be"):
         NumpyModule(net([node("Relu", ["x"], ["y"])]), max_bytes=limit)
+
+
+def test_a_sparse_constant_is_not_made_dense_beyond_the_limit() -> None:
+    model = net([node("Add", ["x", "w"], ["y"])])
+    sparse = model.graph.sparse_initializer.add(dims=[2**20, 2**20])
+    sparse.values.CopyFrom(tensor(np.ones(1, np.float32), "w"))
+    sparse.indices.CopyFrom(tensor(np.zeros(1, np.int64), "i"))
+    with pytest.raises(ModelError, match="more memory than a model may take"):
+        NumpyModule(model)
 
 
 def test_constants_are_counted_together() -> None:

@@ -127,6 +127,11 @@ def test_a_path_is_a_path(path: Any, model: Any) -> None:
         refuse(lambda act=act: act(path), ArtifactError)
 
 
+def test_a_name_that_is_too_long_for_a_folder_is_told(model: Any, tmp_path: Path) -> None:
+    module = fhe_core.quantize(model, X, n_bits=3)
+    refuse(lambda: module.save(tmp_path / ("x" * 300)), ArtifactError)
+
+
 @pytest.mark.parametrize("prefer", [5, "std", ["Conv"], {"Conv": 5}, {5: "std"}])
 def test_a_preference_maps_names_to_names(prefer: Any) -> None:
     refuse(lambda: fhe_core.get_registry(prefer=prefer), PackError)

@@ -11,7 +11,7 @@ from fhe_core.compiler.labelling import checked_labels
 from fhe_core.compiler.scoring import Score, checked_tolerance
 from fhe_core.compiler.search import search
 from fhe_core.errors import CompilationError, PlanError
-from fhe_core.graph.sizes import byte_limit
+from fhe_core.graph.budgets import byte_limit
 from fhe_core.memory import within_memory
 from fhe_core.progress import Progress, progress_of
 from fhe_core.quantization.module import Cost, QuantizedModule

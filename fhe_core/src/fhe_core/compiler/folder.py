@@ -126,8 +126,8 @@ def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes]) -> No
     Raises:
         ArtifactError: see ``check_place``; or the place cannot be written.
     """
-    target = check_place(path)
     try:
+        target = check_place(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         with scratch_beside(target) as scratch:
             fresh = scratch / "new"
@@ -138,7 +138,7 @@ def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes]) -> No
             put(fresh, target, scratch)
     except OSError as error:
         raise ArtifactError(
-            f"{str(target)!r} cannot be written: {error.strerror or error}",
+            f"{os.fspath(path)!r} cannot be written: {error.strerror or error}",
             fix="choose a folder that can be written",
         ) from error
 

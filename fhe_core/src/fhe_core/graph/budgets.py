@@ -1,4 +1,4 @@
-"""How much a model may ask for before it is refused: nodes, calls in one another, iterations.
+"""How much a model may ask for before it is refused: nodes, calls in one another, iterations, bytes.
 
 A few hundred bytes can ask for more than any machine has. What is known before any of it is done is
 counted before, so that a refusal is immediate; all name the node that asks.
@@ -14,6 +14,7 @@ from typing import Any
 
 import onnx
 
+from fhe_core.arguments import shown
 from fhe_core.errors import InputError, ModelError, Where
 from fhe_core.graph.names import where_of
 from fhe_core.graph.protos import messages
@@ -27,6 +28,9 @@ MAX_CALL_DEPTH = 100
 MAX_ITERATIONS = 1_000_000
 #: The same where the node depends on constants alone, and is computed when the model is loaded.
 MAX_FOLDED_ITERATIONS = 100_000
+
+#: What a tensor, and all constants together, may take: in bytes, for one sample.
+MAX_BYTES = 8 << 30
 
 _Key = tuple[str, str, str]  # domain, name, overload
 _SMALLER = "export the model without local functions, or a part of it at a time"
@@ -55,6 +59,50 @@ def check_expansion(model: onnx.ModelProto, label: str) -> None:
             )
         if total > MAX_NODES:
             raise too_many_nodes(label, where_of(node))
+
+
+_max_bytes: ContextVar[int] = ContextVar("fhe_core_max_bytes", default=MAX_BYTES)
+
+
+@contextmanager
+def byte_limit(limit: Any) -> Iterator[None]:
+    """Another limit than `MAX_BYTES` in the body; None leaves the one that is in force.
+
+    Raises:
+        ModelError: it is no positive whole number.
+    """
+    if limit is None:
+        yield
+        return
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit <= 0:
+        raise ModelError(
+            f"max_bytes cannot be {shown(limit)}",
+            expected="a positive whole number of bytes",
+            got=shown(limit),
+            fix="leave it out for 8 GiB",
+        )
+    token = _max_bytes.set(limit)
+    try:
+        yield
+    finally:
+        _max_bytes.reset(token)
+
+
+def check_bytes(count: float, what: str, where: Where | None = None) -> None:
+    """Refuse a tensor, or several, of too many bytes.
+
+    Raises:
+        ModelError: more than the limit in force.
+    """
+    limit = _max_bytes.get()
+    if count > limit:
+        raise ModelError(
+            f"{what} more memory than a model may take",
+            where=where,
+            expected=f"at most {_readable(limit)}",
+            got=_readable(count),
+            fix="correct the shapes in the model, or allow more with max_bytes=",
+        )
 
 
 _iterations: ContextVar[list[int] | None] = ContextVar("fhe_core_iterations", default=None)
@@ -135,3 +183,11 @@ def _nodes(holder: Any) -> Iterable[Any]:
 
 def _key(node: Any) -> _Key:
     return node.domain, node.op_type, node.overload
+
+
+def _readable(count: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.3g} PiB"

@@ -11,6 +11,7 @@ from onnx import TensorProto
 
 from fhe_core.errors import ModelError
 from fhe_core.files import open_regular
+from fhe_core.graph.budgets import check_bytes
 from fhe_core.graph.protos import tensors
 
 _KEEP_TOGETHER = "put the data file where the exporter wrote it, beside the model"
@@ -36,10 +37,14 @@ def embed_external_data(proto: onnx.ModelProto, folder: Path | None, label: str)
         ModelError: a file is missing, too short, no regular file, or not in ``folder`` or below,
             symbolic links followed.
     """
+    total = 0
     for tensor in tensors(proto):
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
         tensor.raw_data = _read(tensor, folder, label)
+        # One file may be read for many tensors.
+        total += len(tensor.raw_data)
+        check_bytes(total, f"the data of {label} in other files take")
         tensor.data_location = TensorProto.DEFAULT
         del tensor.external_data[:]
 

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from fhe_core.errors import FheError, InputError, ModelError, ResourceError
-from fhe_core.graph.budgets import MAX_FOLDED_ITERATIONS, iterations
+from fhe_core.graph.budgets import MAX_FOLDED_ITERATIONS, check_bytes, iterations
 from fhe_core.graph.schedule import Schedule
-from fhe_core.graph.sizes import check_bytes
 from fhe_core.graph.steps import Step
 from fhe_core.graph.tensors import constant
 

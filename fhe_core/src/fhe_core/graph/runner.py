@@ -11,12 +11,12 @@ import onnx
 
 from fhe_core.arguments import names_of
 from fhe_core.errors import FheError, InputError, UnsupportedOpError
+from fhe_core.graph.budgets import byte_limit
 from fhe_core.graph.folding import fold_constants
 from fhe_core.graph.inputs import gather, prepare, prepare_one, suggestion
 from fhe_core.graph.ir import Graph
 from fhe_core.graph.model import load_model, read_graph
 from fhe_core.graph.schedule import Schedule, release
-from fhe_core.graph.sizes import byte_limit
 from fhe_core.graph.steps import Resolver, Step, registry_of, resolve_steps
 from fhe_core.memory import within_memory
 

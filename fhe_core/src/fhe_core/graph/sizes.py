@@ -3,68 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable
 from typing import Any
 
 import onnx
 import onnx.shape_inference
 from onnx import helper
 
-from fhe_core.arguments import shown
-from fhe_core.errors import ModelError, Where
+from fhe_core.errors import ModelError
+from fhe_core.graph.budgets import check_bytes
 from fhe_core.graph.names import where_of
 from fhe_core.graph.tensors import DTYPES
 
-#: What a tensor, and all constants together, may take: in bytes, for one sample.
-MAX_BYTES = 8 << 30
-
 # Constants up to this many bytes are told to onnx: shapes, axes, pads. Of weights the shape says enough.
 _TOLD = 1 << 13
-
-_max_bytes: ContextVar[int] = ContextVar("fhe_core_max_bytes", default=MAX_BYTES)
-
-
-@contextmanager
-def byte_limit(limit: Any) -> Iterator[None]:
-    """Another limit than `MAX_BYTES` in the body; None leaves the one that is in force.
-
-    Raises:
-        ModelError: it is no positive whole number.
-    """
-    if limit is None:
-        yield
-        return
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit <= 0:
-        raise ModelError(
-            f"max_bytes cannot be {shown(limit)}",
-            expected="a positive whole number of bytes",
-            got=shown(limit),
-            fix="leave it out for 8 GiB",
-        )
-    token = _max_bytes.set(limit)
-    try:
-        yield
-    finally:
-        _max_bytes.reset(token)
-
-
-def check_bytes(count: float, what: str, where: Where | None = None) -> None:
-    """Refuse a tensor, or several, of too many bytes.
-
-    Raises:
-        ModelError: more than the limit in force.
-    """
-    limit = _max_bytes.get()
-    if count > limit:
-        raise ModelError(
-            f"{what} more memory than a model may take",
-            where=where,
-            expected=f"at most {_readable(limit)}",
-            got=f"{_readable(count)} for one sample",
-            fix="correct the shapes in the model, or allow more with max_bytes=",
-        )
 
 
 def size_errors(model: onnx.ModelProto) -> list[ModelError]:
@@ -74,11 +26,15 @@ def size_errors(model: onnx.ModelProto) -> list[ModelError]:
     """
     try:
         for info in model.graph.input:
-            check_bytes(_bytes(info.type), f"the input {info.name!r} takes")
+            check_bytes(_bytes(info.type), f"the input {info.name!r} takes, for one sample,")
         sizes = _inferred_sizes(model)
         for node in model.graph.node:
             for name in node.output:
-                check_bytes(sizes.get(name, 0), f"its output {name!r} takes", where_of(node))
+                check_bytes(
+                    sizes.get(name, 0),
+                    f"its output {name!r} takes, for one sample,",
+                    where_of(node),
+                )
     except ModelError as error:
         return [error]
     return []
@@ -126,11 +82,3 @@ def _bytes(kind: Any) -> float:
     dtype = DTYPES.get(tensor.elem_type)
     sizes = (dim.dim_value if dim.dim_value > 0 else 1 for dim in tensor.shape.dim)
     return math.prod(sizes) * (dtype.itemsize if dtype is not None else 8)
-
-
-def _readable(count: float) -> str:
-    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
-        if count < 1024:
-            return f"{count:.3g} {unit}"
-        count /= 1024
-    return f"{count:.3g} PiB"

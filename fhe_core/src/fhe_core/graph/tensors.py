@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from fhe_core.errors import ModelError, Where
+from fhe_core.graph.budgets import check_bytes
 from fhe_core.graph.ir import ValueInfo
 
 # Strings become arrays of objects; nothing in ONNX computes on complex numbers as such.
@@ -111,6 +113,7 @@ def dense(proto: Any, what: str, where: Where | None = None) -> np.ndarray:
         ModelError: as for `array`, or indices outside the shape.
     """
     values, indices = array(proto.values, what, where), array(proto.indices, what, where)
+    check_bytes(math.prod(proto.dims) * values.itemsize, f"{what} takes", where)
     try:
         result = np.zeros(tuple(proto.dims), values.dtype)
         if indices.ndim == 1:

@@ -14,6 +14,7 @@ from fhe_core.errors import (
     PackError,
     UnsupportedOpError,
 )
+from fhe_core.graph.budgets import byte_limit
 from fhe_core.graph.folding import fold_constants, foldable
 from fhe_core.graph.ir import Graph, Node, live_nodes
 from fhe_core.graph.loading import normalize, parse_model
@@ -21,7 +22,7 @@ from fhe_core.graph.passes import run_passes
 from fhe_core.graph.reading import read_graph
 from fhe_core.graph.shapes import reads_shapes
 from fhe_core.graph.simplify import tidy
-from fhe_core.graph.sizes import byte_limit, size_errors
+from fhe_core.graph.sizes import size_errors
 from fhe_core.graph.steps import Resolver, Step, registry_of, resolve_step
 from fhe_core.graph.support import (
     AFTER_DECRYPTION,

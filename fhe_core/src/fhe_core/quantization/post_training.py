@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from fhe_core.errors import PlanError
-from fhe_core.graph.sizes import byte_limit
+from fhe_core.graph.budgets import byte_limit
 from fhe_core.memory import within_memory
 from fhe_core.progress import Progress, progress_of
 from fhe_core.quantization.module import QuantizedModule
