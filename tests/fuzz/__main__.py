@@ -16,10 +16,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+import fhe_core
 from tests.fuzz.cases import KINDS, SECONDS, Case, Verdict, bound_memory, judge, module_of
 
 _BATCH = 200  # cases of one process: what leaks, or what a case breaks, ends with it
-_PATIENCE = 6 * SECONDS  # of wall time, for what neither ends nor computes
+_PATIENCE = 15 * SECONDS  # of wall time, for what neither ends nor computes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _spread(seed: int, kinds: Iterable[str], total: int) -> Iterator[Case]:
     """Cases of all kinds by their shares, in batches of one kind."""
+    for name in fhe_core.__all__:
+        getattr(fhe_core, name)  # loads what is behind it
     modules = {kind: module_of(kind) for kind in kinds}
     for module in modules.values():
         # Before processes part: what a kind needs is loaded once.
