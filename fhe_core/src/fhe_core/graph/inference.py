@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from onnx import defs, helper, numpy_helper, shape_inference
 
-from fhe_core.errors import FheError
+from fhe_core.errors import FheError, ResourceError
+from fhe_core.graph.budgets import MAX_FOLDED_ITERATIONS, iterations
 from fhe_core.graph.ir import Graph, Node
 from fhe_core.graph.schedule import Schedule
 from fhe_core.graph.steps import Step
@@ -36,7 +37,10 @@ def run_step(step: Step, values: Mapping[str, Any]) -> dict[str, np.ndarray] | N
     """The arrays that a step makes of the values that it reads; None where it fails, or makes no arrays."""
     names = step.node.writes
     try:
-        results = Schedule([step], (), values, names).run(())
+        with iterations(MAX_FOLDED_ITERATIONS):
+            results = Schedule([step], (), values, names).run(())
+    except ResourceError:
+        raise
     except FheError:
         return None
     if not all(isinstance(result, np.ndarray) for result in results):
@@ -55,6 +59,8 @@ def output_types(
     """
     try:
         inferred = _by_onnx(step.node, types, values)
+    except MemoryError:
+        raise
     except Exception:  # noqa: BLE001  # no schema, no inference, or one that doesn't take this
         inferred = None
     return _by_trial(step, types, values) if inferred is None else inferred

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fhe_core.errors import FheError, PackError, Where
+from fhe_core.errors import FheError, PackError, ResourceError, Where
 from fhe_core.graph.ir import Graph, Node
 from fhe_core.graph.rounding import Reach, within_rounding
 from fhe_core.graph.runner import NumpyModule
@@ -127,6 +127,8 @@ def _rewritten(each: Rewriting[Any], graph: Graph, *arguments: Any) -> Graph:
     """What the pass returns, sound and read-only; the very graph if that is what it returns, or None."""
     try:
         result: object = each.run(graph, *arguments)
+    except MemoryError:  # which says nothing of the pass
+        raise
     except (Exception, SystemExit) as error:
         text = " ".join(str(error).split())
         raise _error(each, f"raised {type(error).__name__}: {text}") from error
@@ -223,10 +225,14 @@ def _check_outputs(
         if not all(step.deterministic for step in old.steps):
             return
         expected = old.run(samples)
+    except ResourceError:
+        raise
     except FheError:
         return  # it does not run in float, and what comes later says why
     try:
         found = NumpyModule(after, registry=registry).run(samples)
+    except ResourceError:
+        raise
     except FheError as error:
         raise _error(each, f"returned a graph that does not run: {error.problem}") from error
     tolerance = HALF_TOLERANCE if _is_coarse(before) else TOLERANCE

@@ -217,19 +217,22 @@ def evaluate(value: Value, known: dict[int, Any], batch: int) -> Any:
     Raises:
         KeyError: a root is missing.
     """
-
     for step in ordered([value], stop_at_nodes=True):
-        if id(step) in known or not isinstance(step, Call):
-            continue
-        arguments = _filled(step.arguments, known)
-        keywords = {name: _filled(argument, known) for name, argument in step.keywords.items()}
-        if step.layout:
-            arguments = tuple(with_batch(argument, batch) for argument in arguments)
-            keywords = {name: with_batch(argument, batch) for name, argument in keywords.items()}
-        with np.errstate(all="ignore"):
-            result = step.function(*arguments, **keywords)
-        known[id(step)] = result if step.item is None else result[step.item]
+        if id(step) not in known and isinstance(step, Call):
+            known[id(step)] = computed(step, known, batch)
     return known[id(value)]
+
+
+def computed(step: Call, known: Mapping[int, Any], batch: int) -> Any:
+    """The array that one call gives, its operands being known by ``id``."""
+    arguments = _filled(step.arguments, known)
+    keywords = {name: _filled(argument, known) for name, argument in step.keywords.items()}
+    if step.layout:
+        arguments = tuple(with_batch(argument, batch) for argument in arguments)
+        keywords = {name: with_batch(argument, batch) for name, argument in keywords.items()}
+    with np.errstate(all="ignore"):
+        result = step.function(*arguments, **keywords)
+    return result if step.item is None else result[step.item]
 
 
 def _filled(argument: Any, known: Mapping[int, Any]) -> Any:

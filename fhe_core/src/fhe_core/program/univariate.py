@@ -7,6 +7,7 @@ would otherwise compute wrong results without a word.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from fhe_core.program.nodes import (
     Node,
     Shape,
     Value,
+    computed,
     evaluate,
     operands,
     ordered,
@@ -54,14 +56,18 @@ def _source_indices(call: Value) -> dict[int, NDArray[np.int64]]:
     """The source index of ``call`` and of everything behind it, by ``id``."""
     known: dict[int, NDArray[np.int64]] = {}
     for value in ordered([call], stop_at_nodes=True):
-        shape = tuple(1 if n == BATCH else n for n in value.shape)
-        if not isinstance(value, Call):
-            known[id(value)] = np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
-        elif value.layout and operands(value):
-            known[id(value)] = _laid_out(value, known)
-        else:
-            known[id(value)] = _elementwise(value, shape, known)
+        known[id(value)] = _index_of(value, known)
     return known
+
+
+def _index_of(value: Value, known: dict[int, NDArray[np.int64]]) -> NDArray[np.int64]:
+    """The source index of a value whose operands' are known."""
+    shape = tuple(1 if n == BATCH else n for n in value.shape)
+    if not isinstance(value, Call):
+        return np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
+    if value.layout and operands(value):
+        return _laid_out(value, known)
+    return _elementwise(value, shape, known)
 
 
 def _laid_out(value: Call, known: dict[int, NDArray[np.int64]]) -> NDArray[np.int64]:
@@ -90,7 +96,7 @@ def _laid_out(value: Call, known: dict[int, NDArray[np.int64]]) -> NDArray[np.in
 def _elementwise(
     value: Call, shape: Shape, known: dict[int, NDArray[np.int64]]
 ) -> NDArray[np.int64]:
-    result = np.full(shape, -1, dtype=np.int64)
+    result = np.broadcast_to(np.int64(-1), shape)
     for operand in operands(value):
         index = known[id(operand)]
         try:
@@ -100,10 +106,12 @@ def _elementwise(
                 value,
                 f"{_function(value)} turns shape {index.shape} into {shape}, so it is not elementwise",
             ) from error
-        clash = (result >= 0) & (index >= 0) & (result != index)
-        if clash.any():
-            raise mixes(value)
-        result = np.where(result >= 0, result, index)
+        if not result.size or result.flat[0] == -1 == result.max():
+            result = index
+        elif not np.array_equal(result, index):
+            if ((result >= 0) & (index >= 0) & (result != index)).any():
+                raise mixes(value)
+            result = np.where(result >= 0, result, index)
     return result
 
 
@@ -192,19 +200,38 @@ def check_univariate(call: Call, root: Node) -> None:
     values = np.where(changed[:, :-1], fresh, base)
     together = {id(root): _as_batch(values, root.shape)}
     alone = {id(root): _as_batch(values[:1], root.shape)}
-    evaluate(call, together, len(values))
-    evaluate(call, alone, 1)
-    indices = _source_indices(call)
-    for value in ordered([call], stop_at_nodes=True):
-        if not isinstance(value, Call) or value.layout:
+    indices: dict[int, NDArray[np.int64]] = {}
+    order = ordered([call], stop_at_nodes=True)
+    readers = Counter(id(o) for value in order if isinstance(value, Call) for o in operands(value))
+    for value in order:
+        indices[id(value)] = _index_of(value, indices)
+        if not isinstance(value, Call):
             continue
-        if BATCH not in value.shape:
+        together[id(value)] = computed(value, together, len(values))
+        alone[id(value)] = computed(value, alone, 1)
+        if not value.layout and BATCH not in value.shape:
             raise mixes(value)
-        flat = _by_sample(together[id(value)], value.shape)
-        (sources,) = _by_sample(indices[id(value)], value.shape)
-        still = same(flat, flat[:1]) | changed[:, sources]
-        if not (still.all() and same(flat[:1], _by_sample(alone[id(value)], value.shape)).all()):
-            raise mixes(value)
+        if not value.layout:
+            flat = _by_sample(together[id(value)], value.shape)
+            (sources,) = _by_sample(indices[id(value)], value.shape)
+            apart = same(flat[:1], _by_sample(alone[id(value)], value.shape)).all()
+            if not apart or _moves(flat, changed, sources):
+                raise mixes(value)
+        for operand in operands(value):
+            readers[id(operand)] -= 1
+            if not readers[id(operand)]:
+                # Nothing reads it any more, and it may be as large as an image.
+                del together[id(operand)], alone[id(operand)], indices[id(operand)]
+
+
+def _moves(rows: NDArray[Any], changed: NDArray[np.bool_], sources: NDArray[np.int64]) -> bool:
+    """Whether elements of results differ from those of the first row where their sources have not changed."""
+    for row, moved in zip(rows[1:], changed[1:], strict=True):
+        differ = row != rows[0]
+        differ &= ~moved[sources]
+        if differ.any() and not same(row, rows[0])[differ].all():
+            return True
+    return False
 
 
 def _changed(size: int, rng: np.random.Generator) -> NDArray[np.bool_]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from fhe_core.errors import CompilationError, FheError, UnsupportedOpError, Where
+from fhe_core.errors import CompilationError, FheError, ResourceError, UnsupportedOpError, Where
 from fhe_core.graph.ir import Graph, Node
 from fhe_core.graph.runner import NumpyModule
 from fhe_core.graph.shapes import NO_VALUES, ShapeValues, shape_values
@@ -218,6 +218,8 @@ def try_to_place(
             placed = _place(node, step, constants, sources, n_bits)
             placed.op.sized = {id(spelled[n]): sized[n] for n in node.reads if n in sized}
             placed.op.client_side = client_side
+        except ResourceError:
+            raise
         except FheError as error:
             errors.append(error)
             continue

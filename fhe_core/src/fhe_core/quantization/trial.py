@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fhe_core.errors import CompilationError, FheError, PlanError, Where
+from fhe_core.errors import CompilationError, FheError, PlanError, ResourceError, Where
 from fhe_core.graph.ir import Graph
 from fhe_core.graph.simplify import frozen
 from fhe_core.graph.steps import at_node
@@ -223,6 +224,8 @@ def _attempt(placed: PlacedOp, inputs: Inputs) -> _Outcome:
             results = run_op(placed, arrays)
         except PlanError:
             return _Outcome(_in_float(placed, arrays, plan))
+        except ResourceError:
+            raise
         except FheError as error:
             return _Outcome(_in_float(placed, arrays, plan), error=error)
         read = frozenset(i for i, name in enumerate(placed.variable) if arrays[name].is_quantized)
@@ -281,7 +284,7 @@ def _shapes_in_float(
 def _as_integers(results: Sequence[QuantizedArray]) -> None:
     """Makes results integers, as the next op may want them."""
     for array in results:
-        _ = array.qvalues
+        _ = copy(array).qvalues  # which goes again: each holds some arrays of its size
 
 
 def _on_client(results: Sequence[QuantizedArray]) -> None:
@@ -302,10 +305,10 @@ def _said(
         way(results)
     except PlanError:
         return None
+    except MemoryError:  # which says nothing of the model
+        raise
     except FheError as error:
         return error
-    except MemoryError:
-        raise
     except Exception as error:  # noqa: BLE001  # of any pack
         return CompilationError(
             f"its function failed: {type(error).__name__}: {error}",
