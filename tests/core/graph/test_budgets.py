@@ -102,6 +102,28 @@ def test_a_sparse_constant_is_not_made_dense_beyond_the_limit() -> None:
         NumpyModule(model)
 
 
+def test_a_function_that_doubles_what_it_is_given_is_refused_before_it_runs() -> None:
+    """Though nothing of that is left in what it returns."""
+    body = [node("Concat", [f"d{i}"] * 2, [f"d{i + 1}"], axis=0) for i in range(34)]
+    body.append(node("ReduceSum", ["d34"], ["s"], keepdims=0))
+    opsets = [helper.make_opsetid("", 17)]
+    model = net([node("F", ["x"], ["s"], domain="f"), node("Add", ["x", "s"], ["y"])])
+    model.functions.append(helper.make_function("f", "F", ["d0"], ["s"], body, opsets))
+    model.opset_import.add(domain="f", version=1)
+    with pytest.raises(ModelError, match="more memory than a model may take"):
+        NumpyModule(model)
+
+
+def test_a_loop_whose_state_doubles_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    turn = loop(start="k", trips="m")
+    (body,) = (attribute.g for attribute in turn.attribute)
+    body.node[1].CopyFrom(node("Concat", ["v", "v"], ["w"], axis=0))
+    model = net([turn, node("Add", ["x", "l"], ["y"])], t=True, k=[ONE], m=40)
+    with pytest.raises(ModelError, match="what its subgraph returns") as caught:
+        NumpyModule(model, max_bytes=2**16)
+    assert caught.value.where.node == "turn"
+
+
 def test_constants_are_counted_together() -> None:
     """Each alone is within the limit, and onnx cannot know: their shape is computed."""
     names = [f"c{i}" for i in range(5)]

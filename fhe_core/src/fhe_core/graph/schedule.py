@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fhe_core.errors import FheError, InputError, PackError, UnsupportedOpError
-from fhe_core.graph.budgets import MAX_ITERATIONS, count_iteration, iterations
+from fhe_core.graph.budgets import MAX_ITERATIONS, check_bytes, count_iteration, iterations
 from fhe_core.graph.steps import Body, Step, at_node
 from fhe_core.memory import out_of_memory
 
@@ -229,7 +229,12 @@ class Subgraph:
 
     def __call__(self, *arrays: Any) -> tuple[Any, ...]:
         count_iteration()
-        return self._body.run(self._captured, *arrays)
+        results = self._body.run(self._captured, *arrays)
+        # What a loop hands on may double each time.
+        check_bytes(
+            sum(getattr(x, "nbytes", 0) for x in results), "what its subgraph returns takes"
+        )
+        return results
 
 
 class _Returned(Exception):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import onnx
+import onnx.inliner
 import onnx.shape_inference
 from onnx import helper
 
@@ -27,27 +27,27 @@ def size_errors(model: onnx.ModelProto) -> list[ModelError]:
     try:
         for info in model.graph.input:
             check_bytes(_bytes(info.type), f"the input {info.name!r} takes, for one sample,")
-        sizes = _inferred_sizes(model)
-        for node in model.graph.node:
+        graph = _inferred(model)
+        sizes = {info.name: _bytes(info.type) for info in (*graph.value_info, *graph.output)}
+        for node in graph.node:
             for name in node.output:
-                check_bytes(
-                    sizes.get(name, 0),
-                    f"its output {name!r} takes, for one sample,",
-                    where_of(node),
-                )
+                what = f"its output {name!r} takes, for one sample,"
+                check_bytes(sizes.get(name, 0), what, where_of(node))
     except ModelError as error:
         return [error]
     return []
 
 
-def _inferred_sizes(model: onnx.ModelProto) -> dict[str, float]:
+def _inferred(model: onnx.ModelProto) -> Any:
+    """The graph with the types that onnx infers, the model's functions in the place of their calls."""
     try:
+        outline = _outline(model)
+        if model.functions:
+            outline = onnx.inliner.inline_local_functions(outline)
         # Not with data_prop: onnx then computes what is concatenated, element by element.
-        graph = onnx.shape_inference.infer_shapes(_outline(model)).graph
+        return onnx.shape_inference.infer_shapes(outline).graph
     except Exception:  # noqa: BLE001 - what onnx cannot infer stays unknown, each version in its way
-        return {}
-    infos: Iterable[Any] = (*graph.value_info, *graph.output)
-    return {info.name: _bytes(info.type) for info in infos}
+        return onnx.GraphProto()
 
 
 def _outline(model: onnx.ModelProto) -> onnx.ModelProto:
