@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -148,6 +149,15 @@ class KeepsDimensions(QuantizedTotal):
     kept = True
 
 
+class ForeignQuantizer(QuantizedTotal):
+    """Its real values are right, and are quantized with a scale of its own."""
+
+    def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
+        made, own = super().q_impl(*q_inputs, **attrs), self.output_quant_params
+        params = replace(own, scale=2 * own.scale) if own else None
+        return QuantizedArray(self.n_bits, made.values, params=params) if params else made
+
+
 class DrawsItsScale(QuantizedTotal):
     """Any of these scales would do, but not another one each time."""
 
@@ -237,7 +247,7 @@ WRONG: dict[str, list[tuple[Any, type[QuantizedOp]]]] = {
     "accuracy-grows": [(total, CoarserWithMoreBits)],
     "adversarial": [(total, NeedsZero)],
     "joins": [(join, AtTheLargestEnd)],
-    "integers": [(ramp, FloatsAsIntegers)],
+    "integers": [(ramp, FloatsAsIntegers), (total, ForeignQuantizer)],
     "can-fuse": [
         (ramp, NeverFuses),
         (ramp, LooksUpTwice),

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from fhe_core.quantization.module import QuantizedModule
 from fhe_core.testing import Sample, run_checks
+from fhe_core.testing.attempts import attempt_of
 from fhe_core.testing.checks import accuracy, execution, fusion, integers, joins, persistence
-from fhe_core.testing.running import Outcome
+from fhe_core.testing.running import Outcome, plan
 
 from fhe_core import QuantizedOp
 from tests.core.testing.quantized_packs import RIGHT, WRONG, X, registry_of, total
@@ -111,6 +112,23 @@ def test_without_concrete_the_encrypted_run_is_skipped_and_says_how_to_get_it(
     (outcome,) = run(RIGHT[0], checks=[execution.ENCRYPTED])
     assert outcome.skipped
     assert "pip install 'fhe-core[concrete]'" in outcome.message
+
+
+def test_every_op_that_computes_on_integers_is_encrypted_where_it_does() -> None:
+    """Of an op that sometimes fuses, not where it does; of those that always do, one."""
+    samples = {name: [Sample(X)] for name in ("Ramp", "Total", "Share")}
+    samples["Join"] = [Sample(X, OTHER)]
+    trials = plan(
+        "acme", registry=registry_of(*RIGHT), samples=samples, checks=[execution.ENCRYPTED]
+    )
+    found = {t.subject.op: attempt_of(t.subject, t.case).net for t in trials}
+    assert set(found) == {"Ramp", "Total", "Join"}
+    assert {op for op, net in found.items() if net and net.placed.fused} == {"Ramp"}
+    assert {trial.subject.op for trial in trials if trial.subject.saved} == {
+        "Ramp",
+        "Total",
+        "Join",
+    }
 
 
 @pytest.mark.fhe

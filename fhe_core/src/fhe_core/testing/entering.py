@@ -7,6 +7,7 @@ import numpy as np
 from fhe_core.program.nodes import BATCH, HostInput, Origin, recording
 from fhe_core.program.tensor import Tensor
 from fhe_core.quantization.array import QuantizedArray
+from fhe_core.quantization.plan import Plan
 from fhe_core.quantization.quantizers import QuantizationStats
 from fhe_core.testing.nets import Net
 
@@ -31,3 +32,10 @@ def entered(net: Net, bits: int) -> dict[str, QuantizedArray]:
             integers = QuantizedArray(bits, Tensor(host), params=parameters).qvalues
         arrays[info.name] = QuantizedArray(bits, integers, value_is_float=False, params=parameters)
     return arrays
+
+
+def planned(net: Net, bits: int) -> Plan:
+    """A plan of all tensors of a net, those too that nothing quantizes in it; its op has it now."""
+    plan = Plan.from_json(net.module(bits).plan.to_json())
+    net.session.record(plan)
+    return plan

@@ -182,7 +182,8 @@ def run_checks(
         pack: the name of its entry point.
         samples: inputs by operator, for custom domains and where ONNX's own cases are too few.
         bits: the widths, in bits, at which quantized operators are tried.
-        encrypted: the operators of the encrypted run; by default one for each kind of fusion.
+        encrypted: the operators of the encrypted run; by default every one that computes on integers, and
+            one that never does.
         checks: all by default.
         exceptions: ``CHECK/OP`` or ``CHECK/OP/CASE`` to the reason why it is expected to fail. One
             that passes all the same, or that fits nothing, is a failure.

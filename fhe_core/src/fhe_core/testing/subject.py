@@ -29,6 +29,7 @@ class Subject:
         samples: what the author gave for it; each has a name and an opset.
         bits: the widths to try.
         encrypted: whether it takes part in the encrypted run.
+        saved: whether it is encrypted once more, from where it was saved.
     """
 
     pack: PackInfo
@@ -38,6 +39,7 @@ class Subject:
     samples: tuple[Sample, ...] = ()
     bits: tuple[int, ...] = BITS
     encrypted: bool = False
+    saved: bool = False
 
     @property
     def spec(self) -> OpSpec | None:
@@ -117,7 +119,8 @@ def operators(
 
     Args:
         samples: by operator.
-        encrypted: the operators of the encrypted run; by default one for each kind of fusion.
+        encrypted: the operators of the encrypted run; by default every one that computes on integers, and
+            one that never does.
 
     Raises:
         PackError: ``samples`` or ``encrypted`` name an operator that the pack does not have, or two
@@ -130,7 +133,11 @@ def operators(
         rows.setdefault((row.domain, row.op_type), []).append(row)
     named = {_name(key, rows): tuple(of_op) for key, of_op in rows.items()}
     given = dict(samples or {})
-    chosen = _one_of_each_fusion(named, pack, given) if encrypted is None else tuple(encrypted)
+    every = _quantized(named, pack, given)
+    first = {fusion: name for name, fusion in reversed(every.items())}
+    on_integers = [name for name, fusion in every.items() if fusion != "always"]
+    chosen = {*on_integers, *first.values()} if encrypted is None else {*encrypted}
+    saved = {every[name]: name for name in reversed(every) if name in chosen}.values()
     for where, names in (("samples()", given), ("encrypted", chosen)):
         for name in names:
             if name not in named:
@@ -149,6 +156,7 @@ def operators(
             samples=_labelled(given.get(name, ()), named[name][-1], pack),
             bits=tuple(bits),
             encrypted=name in chosen,
+            saved=name in saved,
         )
         for name in sorted(named)
     )
@@ -185,13 +193,13 @@ def _labelled(samples: Sequence[Sample], newest: OpSpec, pack: PackInfo) -> tupl
     return labelled
 
 
-def _one_of_each_fusion(
+def _quantized(
     named: Mapping[str, tuple[OpSpec, ...]], pack: PackInfo, samples: Mapping[str, object]
-) -> tuple[str, ...]:
-    """The first quantized operator of each kind of fusion; those with samples first."""
-    chosen: dict[str | None, str] = {}
-    for name in sorted(named, key=lambda name: (name not in samples, name)):
-        newest = named[name][-1]
-        if newest.quantized_pack == pack.name:
-            chosen.setdefault(newest.fusion, name)
-    return tuple(chosen.values())
+) -> dict[str, str | None]:
+    """The fusion of each operator that the pack quantizes; those with samples first."""
+    names = sorted(named, key=lambda name: (name not in samples, name))
+    return {
+        name: named[name][-1].fusion
+        for name in names
+        if named[name][-1].quantized_pack == pack.name
+    }

@@ -43,7 +43,8 @@ class PackSuite:
         bits: the widths, in bits, at which quantized operators are tried.
         exceptions: ``CHECK/OP`` or ``CHECK/OP/CASE`` to the reason why it is expected to fail. Its
             tests are strict xfails, and one that fits no test is a failure.
-        encrypted: the operators of the encrypted run; by default one for each kind of fusion.
+        encrypted: the operators of the encrypted run; by default every one that computes on integers, and
+            one that never does. Each takes a few seconds.
         thin: not every check on every sample of an operator, but each check on some and each sample in
             some, for packs with hundreds of operators. Results are compared on all samples as before.
     """

@@ -6,6 +6,8 @@ value that is branched on. Checked here is what it takes an op's word for.
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 
 from fhe_core.program.interpreter import recorded_values
@@ -13,10 +15,12 @@ from fhe_core.program.nodes import recording
 from fhe_core.program.program import Program
 from fhe_core.program.tensor import Tensor
 from fhe_core.quantization.array import QuantizedArray
+from fhe_core.quantization.quantizers import QuantizationParameters
+from fhe_core.quantization.results import results_of
 from fhe_core.testing.attempts import cases, net_of
 from fhe_core.testing.checks import Check, CheckFailed, CheckSkipped
 from fhe_core.testing.checks.accuracy import is_quantized
-from fhe_core.testing.entering import entered
+from fhe_core.testing.entering import entered, planned
 from fhe_core.testing.nets import Net
 from fhe_core.testing.subject import Subject
 
@@ -34,11 +38,17 @@ def _integers(subject: Subject, case: str) -> None:
 def _require_integer_results(net: Net) -> None:
     """What is handed on as integers, as ``qvalues``, is an integer tensor and no float of one."""
     arrays = entered(net, _BITS)
+    plan = planned(net, _BITS)
     placed = net.placed
     with recording(placed.origin):
         made = placed.op(*(arrays[name] for name in placed.variable))
-    for number, result in enumerate(made if isinstance(made, tuple) else (made,)):
-        if not isinstance(result, QuantizedArray) or not result.is_quantized:
+    results = results_of(placed, made)
+    for number, name in enumerate(placed.node.outputs):
+        result = results.get(name)
+        if result is None:
+            continue
+        if not result.is_quantized:
+            _require_own_quantizer(number, result, plan.tensors[name].parameters)
             continue
         integers = result.qvalues
         if isinstance(integers, Tensor) and not integers.is_integer:
@@ -49,6 +59,21 @@ def _require_integer_results(net: Net) -> None:
                 fix="scale through `params`, and not the integers; or return real values: "
                 "self.quantized(values)",
             )
+
+
+def _require_own_quantizer(
+    number: int, result: QuantizedArray, wanted: QuantizationParameters
+) -> None:
+    """Real values are quantized as the plan says of this very output."""
+    got = result.quantizer.params
+    parts = [(getattr(got, f.name), getattr(wanted, f.name)) for f in fields(wanted)]
+    if not all(np.array_equal(one, other) for one, other in parts):
+        raise CheckFailed(
+            f"output {number} has another quantizer than the plan has for it",
+            expected=f"scale {np.max(wanted.scale):.4g}, zero point {np.max(wanted.zero_point):g}",
+            got=f"scale {np.max(got.scale):.4g}, zero point {np.max(got.zero_point):g}",
+            fix="return self.quantized(values), or self.quantized((first, second)) of several outputs",
+        )
 
 
 def _require_integer_program(net: Net) -> None:
@@ -78,7 +103,8 @@ def _require_integer_program(net: Net) -> None:
 
 INTEGERS = Check(
     "integers",
-    "what is computed on encrypted values, and handed on as integers, is integers.",
+    "what is computed on encrypted values, and handed on as integers, is integers; real values that are handed "
+    "on have the quantizer of their own output.",
     _integers,
     is_quantized,
     cases,
