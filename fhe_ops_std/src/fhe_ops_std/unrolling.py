@@ -15,6 +15,8 @@ import numpy as np
 from fhe_core.errors import FheError
 from numpy.typing import NDArray
 
+from fhe_ops_std._trip_count import trip_count
+
 if TYPE_CHECKING:
     # Importing them imports onnx, which listing operators should not cost.
     from fhe_core import Graph, Node
@@ -250,7 +252,8 @@ def _if(unrolled: _Unrolled, node: Node) -> list[str] | None:
 def _loop(unrolled: _Unrolled, node: Node) -> list[str] | None:
     limit, condition, *states = (*node.inputs, "", "")[: max(2, len(node.inputs))]
     body = node.attributes["body"]
-    times = _trip_count(unrolled, node, body, limit, condition, states)
+    bound = MOST_NODES // (1 + len(body.nodes))
+    times = trip_count(unrolled.constants, body, limit, condition, states, bound=bound)
     if times is None or not unrolled.fits(body, times):
         return None
     running = condition or unrolled.new_constant(f"{node.name}/cond", np.array(True))
@@ -306,114 +309,3 @@ _WRITERS: dict[str, Callable[[_Unrolled, Node], list[str] | None]] = {
     "Loop": _loop,
     "Scan": _scan,
 }
-
-
-# -- how often a Loop runs
-
-
-def _trip_count(
-    unrolled: _Unrolled,
-    node: Node,
-    body: Graph,
-    limit: str,
-    condition: str,
-    states: Sequence[str],
-) -> int | None:
-    """How often a Loop runs, found by running what its condition depends on; None where that is not known."""
-    most = unrolled.constant(limit) if limit else np.array(MOST_NODES + 1)
-    running = unrolled.constant(condition) if condition else np.array(True)
-    if most is None or running is None:
-        return None
-    values = [unrolled.constant(name) for name in states]
-    counters = _Counters(unrolled, body, [value is not None for value in values])
-    if counters.module is None:
-        return None
-    known = tuple(
-        v for v, kept in zip(values, counters.kept, strict=True) if kept and v is not None
-    )
-    number = 0
-    while number < most.item() and running.item():
-        if number * (1 + len(body.nodes)) > MOST_NODES:
-            return None
-        rank = len(body.inputs[0].shape or ())
-        try:
-            running, *rest = counters(np.full((1,) * rank, number, np.int64), running, *known)
-        except FheError:
-            return None
-        known = tuple(rest)
-        number += 1
-    return number
-
-
-class _Counters:
-    """The part of a body that its condition depends on: the condition, and values that start as constants.
-
-    Attributes:
-        module: that part as a function; None where the condition depends on anything else.
-        kept: by state, whether it is in it.
-    """
-
-    def __init__(self, unrolled: _Unrolled, body: Graph, known: Sequence[bool]) -> None:
-        self._body, self._unrolled = body, unrolled
-        self.kept = list(known)
-        states = body.input_names[2:]
-        outputs = body.output_names
-        while True:
-            allowed = {
-                *body.input_names[:2],
-                *(n for n, k in zip(states, self.kept, strict=True) if k),
-            }
-            still = [
-                kept and self._depends_on(outputs[1 + i], allowed)
-                for i, kept in enumerate(self.kept)
-            ]
-            if still == self.kept:
-                break
-            self.kept = still
-        self.module: Any = self._made() if self._depends_on(outputs[0], allowed) else None
-
-    def __call__(self, *arrays: Array) -> tuple[Array, ...]:
-        names = self.module.input_names
-        results = self.module.run(dict(zip(names, arrays, strict=True)), fetch=self._outputs)
-        return tuple(results[name] for name in self._outputs)
-
-    def _slice(self, name: str) -> tuple[list[Node], set[str]]:
-        """The nodes behind a tensor of the body, and what they read from outside."""
-        wanted, nodes = {name}, []
-        for node in reversed(self._body.nodes):
-            if not wanted.isdisjoint(node.writes):
-                nodes.append(node)
-                wanted.update(node.reads)
-        made = {output for node in self._body.nodes for output in node.writes}
-        return nodes[::-1], wanted - made - set(self._body.constants)
-
-    def _depends_on(self, name: str, allowed: set[str]) -> bool:
-        _, free = self._slice(name)
-        return all(each in allowed or each in self._unrolled.constants for each in free)
-
-    def _made(self) -> Any:
-        from fhe_core import NumpyModule
-
-        states = [
-            n for n, kept in zip(self._body.output_names[1:], self.kept, strict=False) if kept
-        ]
-        self._outputs = [self._body.output_names[0], *states]
-        behind = {node for name in self._outputs for node in self._slice(name)[0]}
-        free = set().union(*(self._slice(name)[1] for name in self._outputs))
-        inputs = [
-            info
-            for info, kept in zip(self._body.inputs, [True, True, *self.kept], strict=True)
-            if kept
-        ]
-        outer = {n: v for n, v in self._unrolled.constants.items() if n in free}
-        graph = replace(
-            self._body,
-            inputs=tuple(replace(info, shape=None) for info in inputs),
-            outputs=(),
-            nodes=tuple(node for node in self._body.nodes if node in behind),
-            constants={**outer, **self._body.constants},
-        )
-        try:
-            return NumpyModule(graph)
-        except FheError:
-            return None
