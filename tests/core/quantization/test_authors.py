@@ -219,3 +219,32 @@ def test_a_wrong_result_is_caught_and_the_op_that_returned_it_named(what: str) -
             fhe_core.quantize(proto, X, n_bits=6)
     assert caught.value.where.op == problem.op == "Own"
     assert caught.value.where.node == "Own_0"
+
+
+@pytest.mark.parametrize(
+    ("function", "float_function"),
+    [
+        (lambda i, j: np.where(i > j, i, j), np.maximum),
+        (lambda i, j: i * (j > 0), lambda x, y: x * (y > 0)),
+        (lambda i, j: np.where(j > 0, i, 0), lambda x, y: np.where(y > 0, x, 0)),
+        (lambda i, j: (i > 0) * j + (i <= 0) * i, lambda x, y: np.where(x > 0, y, x)),
+    ],
+)
+def test_a_choice_between_encrypted_values_survives_the_rounding_of_accumulators(
+    function: Callable[..., Any], float_function: Callable[..., Any]
+) -> None:
+    def q_impl(self: Any, *q_inputs: Any, **attrs: Any) -> Any:
+        i, j = (x.qvalues - x.quantizer.zero_point for x in q_inputs)
+        return self.quantized(function(i, j).astype(np.float64) * q_inputs[0].quantizer.scale)
+
+    body = {"_impl_for_op_named": "Own", "shares_scale": True, "q_impl": q_impl}
+    own = type("Own", (QuantizedOp,), body)
+    options = {"domain": DOMAIN}
+    with fhe_core.registered(
+        [("Own", lambda a, b, /: float_function(a, b), options)], [(own, options)]
+    ):
+        qm = fhe_core.quantize(alone("z = newcomer.Own(x, y)", "x y"), PAIR, n_bits=6)
+    # Where a comparison is close, its rounding may decide it the other way.
+    error = np.abs(qm.forward(*PAIR) - float_function(*PAIR))
+    assert np.median(error) < 0.2
+    assert np.mean(error) < 0.25

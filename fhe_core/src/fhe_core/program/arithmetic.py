@@ -64,9 +64,35 @@ def _multiply(a: Any, b: Any) -> Any:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         from fhe_core.program.primitives import multiply
 
-        return call(np.multiply, a, b) if _are_one_look_up(a, b) else multiply(a, b)
+        if _are_one_look_up(a, b):
+            return call(np.multiply, a, b)
+        a, b = integers(a), integers(b)
+        for x, truth in ((a, b), (b, a)):
+            if truth.bounds in ((0, 0), (0, 1), (1, 1)):
+                return _where_true(x, truth)
+        return multiply(a, b)
     x, factor = (a, b) if isinstance(a, Tensor) else (b, a)
     return _with_constant("scale", x, "factor", factor)
+
+
+def _where_true(x: Tensor, truth: Tensor) -> Tensor:
+    """``x`` where a truth value (0 or 1) holds, else 0: one look-up of both, the truth value on top.
+
+    A general product would look up squares, whose small differences no rounding of an accumulator leaves. Here
+    the two ranges lie half a range apart, so that a rounded number falls into its own.
+    """
+    low, high = x.bounds or (0, 0)
+    span = high - low
+    apart = span + 1 + span // 2
+    both = _add(_shift(x, -low), _multiply(truth, apart))
+    kept = call(_above, both, apart, low)
+    picked: Tensor = np.clip(kept, min(low, 0), max(high, 0)).astype(np.int64)
+    return picked
+
+
+def _above(number: Any, apart: int, low: int) -> Any:
+    middle = apart - (apart + 2) // 6  # between the ranges
+    return np.where(number >= middle, number - apart + low, 0)
 
 
 def _matmul(a: Any, b: Any) -> Any:

@@ -120,7 +120,7 @@ class Tensor(NDArrayOperatorsMixin):
     def __array__(self, *args: Any, **kwargs: Any) -> NDArray[Any]:
         raise refused(
             "asks an encrypted tensor for its values (numpy.asarray, or a function that calls it)",
-            "use NumPy functions that dispatch on their arguments",
+            "use NumPy functions that dispatch on their arguments: numpy.stack in place of numpy.array",
         )
 
     def _as_number(self) -> Any:
@@ -130,6 +130,9 @@ class Tensor(NDArrayOperatorsMixin):
         )
 
     __int__ = __float__ = __index__ = __complex__ = _as_number
+
+    def __round__(self, digits: int = 0) -> Any:
+        return np.round(self, digits)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         raise refused(
