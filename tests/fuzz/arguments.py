@@ -25,6 +25,7 @@ _ODD: tuple[Any, ...] = (
 _SETTINGS = (
     "n_bits", "rounding", "plan", "encrypted", "client_side", "overflow", "rounding_method", "ranges",
     "weight_scheme", "weight_granularity", "savings", "p_error", "seed", "registry", "progress",
+    "overflow_risk", "max_bytes",
 )  # fmt: skip
 _WORDS = (
     "list", "packs", "explain", "check", "compile", "run", "report", "new-pack", "keygen", "call", "serve",

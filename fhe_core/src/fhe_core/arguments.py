@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,10 @@ def names_of(value: Any, name: str, error: type[FheError]) -> list[str]:
     """
     if isinstance(value, str):
         return [value]
-    given = list(value) if isinstance(value, Iterable) and not isinstance(value, bytes) else None
+    try:
+        given = None if isinstance(value, bytes) else list(value)
+    except TypeError:  # it has no elements, or is an array without dimensions
+        given = None
     if given is not None and all(isinstance(item, str) for item in given):
         return [str(item) for item in given]
     raise error(

@@ -46,6 +46,7 @@ ODD = (
     len,
     X,
     MASKED,
+    np.array(5),
 )
 
 
@@ -155,6 +156,7 @@ def test_nothing_else_is_raised_whatever_is_given(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     names = ("encrypted", "client_side", "seed", "registry", "n_bits", "rounding", "p_error")
+    names += ("rounding_method", "ranges", "savings", "overflow", "max_bytes")
     acts: list[Callable[[], Any]] = [
         *(lambda name=name: fhe_core.quantize(model, X, **{name: odd}) for name in names),
         lambda: fhe_core.quantize(model, odd),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fhe_core.arguments import shown
 from fhe_core.errors import PlanError
 
 Array = NDArray[Any]
@@ -270,8 +271,8 @@ def checked_tolerance(tolerance: Any) -> float | None:
     if isinstance(tolerance, (int, float)) and not isinstance(tolerance, bool) and tolerance >= 0:
         return float(tolerance)
     raise PlanError(
-        f"tolerance cannot be {tolerance!r}",
+        f"tolerance cannot be {shown(tolerance)}",
         expected="a number of at least 0",
-        got=repr(tolerance),
+        got=shown(tolerance),
         fix="give the score that may be lost, 0.005 for half a percent",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from fhe_core.arguments import one_of
 from fhe_core.errors import PlanError
 from fhe_core.graph.budgets import byte_limit
 from fhe_core.memory import within_memory
@@ -104,11 +105,4 @@ def exactness(method: str) -> bool:
     Raises:
         PlanError: there is no such method.
     """
-    if method not in ("approximate", "exact"):
-        raise PlanError(
-            f"rounding_method cannot be {method!r}",
-            expected="approximate or exact",
-            got=repr(method),
-            fix="choose one of them",
-        )
-    return method == "exact"
+    return one_of(method, "rounding_method", ("approximate", "exact"), PlanError) == "exact"
