@@ -337,3 +337,38 @@ def test_a_score_of_the_callers_sees_all_outputs() -> None:
     assert seen[-1] == ([(60, 3), (60, 1)], [(60, 3), (60, 1)])
     judged(found, CLASSES, score=score, tolerance=None, seed=0)
     assert seen[-1][1] == [()] * 60
+
+
+def lost(found: Session, labels: Any, output: Any) -> float:
+    known = checked_labels(labels, found.count, found.graph.output_labels)
+    _, _, checks, _ = judged(found, known, score=None, tolerance=None, seed=0)
+    answer = checks[0]._judged((output,)).worst.lost
+    assert answer is not None
+    return answer
+
+
+def test_a_changed_class_costs_what_the_float_model_believes_of_it() -> None:
+    """The likelihood of its own class minus that of the new one: little between two that are nearly equal."""
+    found = session("h = MatMul(x, w)\n y = Softmax(h)")
+    likely = found.net(X)
+    order = likely.argsort(axis=1)
+    second = likely.copy()
+    places = np.arange(60)
+    second[places, order[:, 1]] = 2
+    gap = likely[places, order[:, 2]] - likely[places, order[:, 1]]
+    assert lost(found, CLASSES, second) == pytest.approx(gap.mean(), rel=1e-5)
+    # Scores that are no distribution are what a softmax makes one of.
+    assert lost(session("y = MatMul(x, w)"), CLASSES, second) == pytest.approx(gap.mean(), rel=1e-5)
+
+
+def test_a_changed_answer_costs_a_half_where_nothing_says_how_likely_it_was() -> None:
+    found = session("h = MatMul(x, v)\n y = Sigmoid(h)")
+    truth = (X @ W["v"] > 0).astype(int)
+    other = found.net(X)
+    other[:30] = 1 - other[:30]
+    assert lost(found, truth, other) == pytest.approx(0.25)
+
+
+def test_without_labels_every_other_answer_is_lost() -> None:
+    found = session("h = MatMul(x, w)\n y = Softmax(h)")
+    assert lost(found, None, np.roll(found.net(X), 1, axis=1)) == 1

@@ -125,7 +125,7 @@ def criteria(
             refused.append(error)
             continue
         allowed = LABELS_TOLERANCE if tolerance is None else tolerance
-        labelled[criterion.index] = replace(matched, allowed=allowed)
+        labelled[criterion.index] = replace(matched, allowed=allowed, estimated=True)
     if not labelled:
         raise _fit_none(refused, names, reference, labels)
     if given is None:

@@ -100,6 +100,7 @@ class Criterion:
         allowed: how much of the float model's score may be lost.
         axis: along which it has a score for each class.
         names: what its answers are called, in the order of these scores; their places where it has none.
+        estimated: the loss on other data counts where it is less than what is measured.
     """
 
     output: str
@@ -109,6 +110,7 @@ class Criterion:
     allowed: float
     axis: int | None = None
     names: Array | None = None
+    estimated: bool = False
 
     @property
     def says(self) -> str:
@@ -158,7 +160,7 @@ class Measure:
 
         A float model is surer of the samples that it was trained on than of any others, so that there each
         change of its outputs looks like a loss. What can be expected elsewhere follows from the change
-        itself. None without labels: the score says it all.
+        itself. None where the criterion wants no estimate: the score says it all.
         """
         raise NotImplementedError
 
@@ -176,15 +178,17 @@ class Numbers(Measure):
         return r_squared(output, self.reference if self.labels is None else self.labels)
 
     def lost(self, output: Any) -> float | None:
-        if self.labels is None:
+        if not self.criterion.estimated:
             return None
-        return _share(_rows(output) - _rows(self.reference), _rows(self.labels))
+        spread = self.reference if self.labels is None else self.labels
+        return _share(_rows(output) - _rows(self.reference), _rows(spread))
 
 
 @dataclass(frozen=True)
 class Classification(Measure):
-    """Accuracy. The loss is half of the answers that changed: where two nearly equal models differ, either may
-    be right.
+    """Accuracy. The loss is what the float model itself believes of the answers that changed: how much likelier
+    its own is than the new one. Where it has no scores of classes, half of the answers that changed: where two
+    nearly equal models differ, either may be right.
 
     Attributes:
         reference: the float model's answers.
@@ -204,10 +208,16 @@ class Classification(Measure):
         return float(np.mean((found == self.reference) | self._equals(found)))
 
     def lost(self, output: Any) -> float | None:
-        if self.labels is None:
+        if not self.criterion.estimated:
             return None
         found = self._found(output)
-        return float(np.mean((found != self.reference) & ~self._equals(found))) / 2
+        places = self.criterion.places(found)
+        if self.scores is None or places is None:
+            return float(np.mean(found != self.reference)) / 2
+        likely = _probabilities(self.scores)
+        known = (places >= 0) & (places < likely.shape[-1])
+        new = np.take_along_axis(likely, np.where(known, places, 0)[..., None], axis=-1)[..., 0]
+        return float(np.mean(likely.max(axis=-1) - np.where(known, new, 0.0)))
 
     def _found(self, output: Any) -> Array:
         return self.answers(output).reshape(self.reference.shape)
@@ -223,6 +233,15 @@ class Classification(Measure):
         ]
         reach = np.abs(self.scores).max(axis=-1)
         return known & (ours >= self.scores.max(axis=-1) - _EQUAL * reach)
+
+
+def _probabilities(scores: Array) -> Array:
+    """Of classes in the last axis: the scores themselves where these are a distribution, else their softmax."""
+    scores = np.asarray(scores, np.float64)
+    if (scores >= 0).all() and np.allclose(scores.sum(axis=-1), 1, atol=1e-3):
+        return scores
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
 @dataclass(frozen=True)
