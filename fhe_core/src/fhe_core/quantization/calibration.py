@@ -6,6 +6,7 @@ seeded sample of its values are kept, never the tensor itself.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -194,7 +195,7 @@ class TensorStats:
         """Whether it consists of integers in the float model."""
         return self.dtype is not None and self.dtype.kind in "iu"
 
-    @property
+    @functools.cached_property
     def is_integral(self) -> bool:
         """Whether all that was seen of it are whole numbers, whatever its type."""
         ends = np.array([self.minimum, self.maximum])
