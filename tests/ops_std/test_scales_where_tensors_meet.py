@@ -20,6 +20,7 @@ CONSTANTS: dict[str, Any] = {
     "b": normal(SIZE, SIZE, seed=3) / 3,
     "w": normal(SIZE, 4, seed=4),
     "v": normal(2 * SIZE, 4, seed=5),
+    "u": np.ones((1, 2), np.float32),
     "zero": np.float32(0),
     "half": np.float32(0.5),
     "one": np.float32(1),
@@ -73,7 +74,10 @@ def test_a_branch_that_is_constant_on_the_calibration_data_has_no_say(
     """Computed from encrypted values, so that nothing but the data tells that it is constant."""
     nodes = f"{BRANCHES} \n k = Mul(t, zero) \n q = Add(k, {constant}) \n {join}"
     module, (found,), (wanted,) = built(f"{nodes} \n {weighted(join)}")
-    assert module.plan.tensors["p"].scale < 0.005
+    (p,) = (
+        module.plan.tensors[name] for name in ("p", "p.equalized") if name in module.plan.tensors
+    )
+    assert p.scale < 0.005
     # Weights are rounded: what they make of the constant is the same for all samples, and no variance.
     assert r2(found - found.mean(axis=0), wanted - wanted.mean(axis=0)) > 0.998
 
@@ -163,3 +167,30 @@ def test_a_plan_with_a_second_scale_is_read_back() -> None:
     assert any(name.startswith("p@") for name in again.plan.tensors)
     for one, other in zip(found, repeated, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "count",
+    [
+        "k = Cast <to = 1> (c) \n s = ReduceSum(k, axis)",
+        "f = Cast <to = 1> (c) \n k = Concat <axis = 1> (f, f) \n s = ReduceSum(k, axis)",
+        "k = Cast <to = 7> (c) \n i = ReduceSum(k, axis) \n s = Cast <to = 1> (i)",
+        "k = Cast <to = 1> (c) \n l = Neg(k) \n n = ReduceSum(l, axis) \n s = Neg(n)",
+    ],
+    ids=["sum", "twice", "integers", "negative"],
+)
+def test_a_count_is_exact_however_many_are_counted(count: str) -> None:
+    """A sum of truth values that is rounded would be no count: what equals two would be none."""
+    nodes = f"c = Greater(x, half) \n {count} \n e = Equal(s, two) \n z = Cast <to = 1> (e) \n y = MatMul(z, u)"
+    module, (found,), (wanted,) = built(nodes)
+    sure = (np.abs(X - 0.5) > 0.03).all(axis=1)
+    np.testing.assert_allclose(found[sure], wanted[sure], atol=0.02)
+    assert max(node.inputs[0].width for node in module.program.lookups) <= 8
+
+
+def test_a_count_beside_what_measures_has_steps_as_fine() -> None:
+    """Its own step would be the other's, too."""
+    nodes = "c = Greater(x, half) \n k = Cast <to = 1> (c) \n h = MatMul(x, a) \n p = Sigmoid(h)"
+    for join in ("j = Add(p, k)", "j = Mul(p, k)", "d = Sub(k, p) \n j = Abs(d)"):
+        _, (found,), (wanted,) = built(f"{nodes} \n {join} \n y = MatMul(j, w)")
+        assert r2(found, wanted) > 0.98

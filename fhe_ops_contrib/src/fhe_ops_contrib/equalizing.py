@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from fhe_core import Graph, Node
 
 
+#: Ops on the features of a sample, as many as there are, that the client runs before it encrypts.
+_OF_EACH = ("Binarizer", "Cast", "Imputer", "Normalizer", "Scaler")
+
+
 def equalize_coefficients(graph: Graph, samples: Mapping[str, Any]) -> Graph:
     """The graph with a Scaler before each linear model whose features are in units too far apart.
 
@@ -40,6 +44,8 @@ def equalize_coefficients(graph: Graph, samples: Mapping[str, Any]) -> Graph:
         linear = replace(node, attributes={**node.attributes, "coefficients": divided})
         join = wiring.producer(name, "Concat")
         parts = _parts(join, len(factors), graph, wiring) if join and wiring.private(name) else None
+        if parts is None and (join is not None or not _is_raw(name, wiring)):
+            continue
         if join is None or parts is None:
             scaler = _scaler(node, name, factors, wiring)
             changed[node] = [scaler, replace(linear, inputs=scaler.outputs)]
@@ -51,6 +57,15 @@ def equalize_coefficients(graph: Graph, samples: Mapping[str, Any]) -> Graph:
     if not changed:
         return graph
     return replace(graph, nodes=tuple(n for node in graph.nodes for n in changed.get(node, [node])))
+
+
+def _is_raw(name: str, wiring: Wiring) -> bool:
+    """Whether a tensor is an input, or the client computes it from one."""
+    while (node := wiring.maker(name)) is not None:
+        if node.op_type not in (*_OF_EACH, "ArrayFeatureExtractor"):
+            return False
+        name = node.inputs[0]
+    return True
 
 
 def _scaler(node: Node, name: str, factors: Array, wiring: Wiring) -> Node:
@@ -92,7 +107,7 @@ def _width(name: str, graph: Graph, wiring: Wiring) -> int | None:
         )
         if indices is not None:
             return int(np.size(indices))
-        if node.op_type not in ("Scaler", "Imputer", "Binarizer", "Normalizer", "Cast"):
+        if node.op_type not in _OF_EACH:
             return None
         name = node.inputs[0]
     shape = next((info.shape for info in graph.inputs if info.name == name), None)

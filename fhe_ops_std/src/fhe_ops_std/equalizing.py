@@ -83,6 +83,8 @@ def equalize_features(graph: Graph, samples: Mapping[str, Any]) -> Graph:
         join = wiring.producers.get(name)
         parts = _parts(join, len(factors), wiring)
         first = name
+        if parts is None and not _is_looked_up(name, wiring):
+            continue
         if join is None or parts is None:
             first = wiring.fresh(f"{name}.equalized")
             multiplied = _multiplied(readers[0], name, first, wiring)
@@ -124,6 +126,20 @@ def _weighs(node: Node, name: str, wiring: Wiring) -> bool:
         return False
     is_read_once = node.inputs[0] == name and name not in node.inputs[1:]
     return is_read_once and not node.attributes.get("transA")
+
+
+def _is_looked_up(name: str, wiring: Wiring) -> bool:
+    """Whether a tensor is an input, or becomes integers in a look-up anyway, which a factor joins for free."""
+    while (node := wiring.producers.get(name)) is not None:
+        varying = [read for read in node.reads if read not in wiring.graph.constants]
+        if node.domain or len(varying) != 1:
+            return False
+        if node.op_type in _ELEMENTWISE or node.op_type in ("Conv", "Gemm", "MatMul"):
+            return True
+        if node.op_type not in ("Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"):
+            return False
+        name = varying[0]
+    return True
 
 
 def _is_transposed(node: Node) -> bool:

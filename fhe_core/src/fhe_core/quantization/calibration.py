@@ -178,6 +178,7 @@ class TensorStats:
         dtype: element type in the float model.
         covered: a range that is to be represented, whatever calibration saw; None for no such.
         seen: a number of samples, and the shape of the tensor for so many.
+        counts: whether it is floats that are whole numbers for any input.
         infinite: whether it was minus, or plus, infinity somewhere, which the rest leaves out.
     """
 
@@ -189,11 +190,12 @@ class TensorStats:
     covered: tuple[float, float] | None = None
     seen: tuple[int, tuple[int, ...]] | None = None
     infinite: tuple[bool, bool] = (False, False)
+    counts: bool = False
 
     @property
     def is_whole(self) -> bool:
-        """Whether it consists of integers in the float model."""
-        return self.dtype is not None and self.dtype.kind in "iu"
+        """Whether it consists of integers in the float model, whatever the input."""
+        return self.counts or (self.dtype is not None and self.dtype.kind in "iu")
 
     @functools.cached_property
     def is_integral(self) -> bool:

@@ -260,6 +260,14 @@ class QuantizedOp:
         """
         return None
 
+    def gives_whole_numbers(self, whole: Sequence[bool]) -> bool:
+        """Whether the results are whole numbers for any input, though they may be floats.
+
+        Args:
+            whole: of each input, whether it consists of these.
+        """
+        return False
+
     def reach(self, x: NDArray[Any]) -> tuple[float, float]:
         """The ends beyond which the values of this op's only encrypted input make no difference to the result.
 

@@ -37,6 +37,7 @@ from fhe_core.quantization.calibration import (
     unvaried,
 )
 from fhe_core.quantization.classes import Classes, classes_of
+from fhe_core.quantization.counting import with_counts
 from fhe_core.quantization.ends import ends_that_matter, within
 from fhe_core.quantization.evidence import Evidence
 from fhe_core.quantization.exact_inputs import exact_elements, that_run, unseen, with_room
@@ -133,6 +134,7 @@ class Session:
         for placed in self.placement.ops:
             seen = {n: self.stats[n].seen for n in placed.node.writes if n in self.stats}
             placed.shapes = {name: shape for name, shape in seen.items() if shape is not None}
+        self.stats = with_counts(self.placement, self.stats)
         self._inputs_seen = {n: self.stats[n] for n in self.graph.input_names if n in self.stats}
         ends = ends_that_matter(self.placement, self.net, self.data, self.stats)
         self.stats |= {

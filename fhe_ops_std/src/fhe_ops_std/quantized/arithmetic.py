@@ -36,6 +36,9 @@ class JoiningOp(Conditional):
         constants = [self.constant_inputs[index] for index in sorted(self.constant_inputs)]
         return self.quantized(self.with_constants(real, constants))
 
+    def gives_whole_numbers(self, whole: Sequence[bool]) -> bool:
+        return all(whole)
+
     def join(self, q_inputs: Sequence[QuantizedArray]) -> Any:
         """The real values of the op on its encrypted inputs alone."""
         return total(self, q_inputs)
@@ -147,6 +150,9 @@ class QuantizedMean(JoiningOp):
 
     _impl_for_op_named = "Mean"
 
+    def gives_whole_numbers(self, whole: Sequence[bool]) -> bool:
+        return False
+
     def with_constants(self, real: Any, constants: Sequence[Any]) -> Any:
         count = len(self.input_names) or 2
         return sum(constants, real) / count
@@ -193,6 +199,9 @@ class QuantizedMul(Conditional):
     """A * B. Of two encrypted tensors: two look-ups a product."""
 
     _impl_for_op_named = "Mul"
+
+    def gives_whole_numbers(self, whole: Sequence[bool]) -> bool:
+        return all(whole)
 
     def input_ends(self, index: int, result: Ends, ranges: Sequence[Ends]) -> Ends:
         return divided(result, self.constant(1 - index))

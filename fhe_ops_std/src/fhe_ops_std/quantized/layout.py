@@ -18,6 +18,10 @@ from fhe_ops_std.quantized.arithmetic import Ends, at_scale, constant_levels, jo
 class Moving(QuantizedOp):
     """The result consists of elements of encrypted inputs: what does not matter there, does not here."""
 
+    def gives_whole_numbers(self, whole: Sequence[bool]) -> bool:
+        places = self.encryptable
+        return all(each for i, each in enumerate(whole) if places is None or i in places)
+
     def input_ends(self, index: int, result: Ends, ranges: Sequence[Ends]) -> Ends:
         places = self.encryptable
         return result if places is None or index in places else (-np.inf, np.inf)

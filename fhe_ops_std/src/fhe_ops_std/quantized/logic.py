@@ -71,6 +71,9 @@ class QuantizedWhere(Conditional):
         integers, zero = at_scale(x, scale)
         return integers - zero
 
+    def gives_whole_numbers(self, whole: Sequence[bool]) -> bool:
+        return all(whole[1:])
+
     def input_ends(self, index: int, result: Ends, ranges: Sequence[Ends]) -> Ends:
         return result if index else (-np.inf, np.inf)
 

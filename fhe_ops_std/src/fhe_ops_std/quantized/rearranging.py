@@ -201,6 +201,10 @@ class QuantizedOneHot(QuantizedOp):
     """Comparisons of the index with each class: one look-up each."""
 
     _impl_for_op_named = "OneHot"
+
+    def gives_whole_numbers(self, whole: Sequence[bool]) -> bool:
+        return whole[-1]
+
     encryptable: ClassVar[tuple[int, ...]] = (0,)
 
     def reads_exactly(self, index: int) -> bool:

@@ -7,6 +7,7 @@ its square, is one exact look-up of each.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -76,6 +77,9 @@ class QuantizedReduceSum(Reduction):
     _impl_for_op_named = "ReduceSum"
     shapes_outputs = False
 
+    def gives_whole_numbers(self, whole: Sequence[bool]) -> bool:
+        return type(self).reduced is QuantizedReduceSum.reduced and whole[0]
+
     def reduced(self, x: QuantizedArray, axes: tuple[int, ...]) -> Any:
         # The zero points are subtracted after the sum, where the plan can centre the accumulator.
         total = x.qvalues.sum(axis=axes, keepdims=True)
@@ -142,6 +146,9 @@ class QuantizedReduceMax(Reduction):
     _impl_for_op_named = "ReduceMax"
     keeps_scale: ClassVar[bool] = True
     choose = staticmethod(primitives.maximum)
+
+    def gives_whole_numbers(self, whole: Sequence[bool]) -> bool:
+        return whole[0]
 
     def reach(self, x: NDArray[Any]) -> tuple[float, float]:
         return below_maxima(x, self.along(x.ndim)), np.inf

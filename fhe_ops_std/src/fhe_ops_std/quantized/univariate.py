@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -63,11 +64,24 @@ NAMES = (
 )
 
 
+#: To whole numbers, whatever comes; and those that leave whole numbers whole.
+_ROUNDS = frozenset(("Ceil", "Floor", "Round", "Sign"))
+_KEEPS = frozenset(("Abs", "Cast", "CastLike", "Identity", "Neg", "Relu"))
+
+
+class Univariate(QuantizedOp):
+    """A function of each element."""
+
+    def gives_whole_numbers(self, whole: Sequence[bool]) -> bool:
+        name = self._impl_for_op_named
+        return name in _ROUNDS or (name in _KEEPS and whole[0])
+
+
 def univariate(name: str) -> type[QuantizedOp]:
     """The quantized form of an op that is a function of each element."""
     return type(
         f"Quantized{name}",
-        (QuantizedOp,),
+        (Univariate,),
         {
             "__doc__": f"{name}, as a table look-up.",
             "__module__": __name__,
