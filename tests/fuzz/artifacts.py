@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fhe_core.cli.report import print_report
 from fhe_core.compiler.folder import MANIFEST, digest_of
 
 import fhe_core
@@ -58,6 +59,8 @@ def _use(part: str, inside: Path) -> None:
         client.encrypt(X[:2])
         client.decrypt((saved() / "results").read_bytes())
     else:
+        print_report(inside, "table", None)
+        print_report(inside, "md", inside.parent / "page.html")
         module = fhe_core.load(inside)
         module.forward(X[:2])
         module.forward(X[:2], fhe="simulate")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from fhe_core.quantization.planning import Settings
 
 import fhe_core
 from tests.core.compiler.nets import client_sided, samples
+from tests.core.compiler.test_forged_folders import forged
 
 from .conftest import Answer, Site, cli, refused
 from .test_json import Schema, definitions, faults
@@ -105,6 +107,23 @@ def test_the_web_page_goes_to_its_file(saved: Path, tmp_path: Path) -> None:
 def test_a_folder_that_is_no_saved_model_is_refused(tmp_path: Path) -> None:
     refused(cli("report", tmp_path), 2, "is no saved model")
     refused(cli("report", tmp_path / "none"), 2, "is no saved model")
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "NaN", "[" * 10**5, '{"layers": 7}'])
+@pytest.mark.parametrize("options", [(), ("--html", "page.html"), ("--format", "md")])
+def test_a_report_that_means_nothing_is_refused(
+    text: str,
+    options: tuple[str, ...],
+    saved: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though its hash agrees."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path(shutil.copytree(saved, tmp_path / "net"))
+    forged(folder, "report.json", text.encode())
+    refused(cli("report", folder, *options), 2, "net'")
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_a_page_that_cannot_be_written_is_refused_first(tmp_path: Path) -> None:

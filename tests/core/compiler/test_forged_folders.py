@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fhe_core.compiler import artifact
 from fhe_core.compiler.folder import (
     MANIFEST,
     arrays_from_bytes,
@@ -23,6 +24,7 @@ from fhe_core.compiler.folder import (
 )
 from fhe_core.program.host import FUNCTIONS, HostProgram, HostStep, Reference
 from fhe_core.program.sizes import most_elements
+from fhe_core.quantization.module import QuantizedModule
 
 import fhe_core
 from fhe_core import ArtifactError
@@ -144,6 +146,15 @@ def test_the_same_is_refused_of_a_whole_model(copied: Callable[[], Path]) -> Non
 
 
 # -- sizes
+
+
+def test_a_client_that_could_not_be_loaded_is_not_saved(
+    compiled: QuantizedModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifact, "MOST_CLIENT_BYTES", 100)
+    with pytest.raises(ArtifactError, match=r"more tables than.*client_side='minimal'"):
+        compiled.save(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_that_a_function_makes_is_larger_than_foretold() -> None:

@@ -11,7 +11,7 @@ import click
 
 from fhe_core.cli import render
 from fhe_core.cli.outputs import beside, check_replaceable
-from fhe_core.errors import CompilationError, InputError
+from fhe_core.errors import ArtifactError, CompilationError, InputError
 
 PICTURES = (".png", ".svg")
 
@@ -25,11 +25,19 @@ def print_report(folder: Path, fmt: str, page: Path | None) -> None:
         check_replaceable(page)
     report = read_report(folder)
     name = Path(os.path.realpath(folder)).name
-    if page is not None:
-        _write(page, rendered(report, name).encode())
+    try:
+        drawn = None if page is None else rendered(report, name).encode()
+        if drawn is None:
+            _print(report, name, fmt)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ArtifactError(
+            f"the report of the model in {str(folder)!r} cannot be understood",
+            got=f"{type(error).__name__}: {error}",
+            fix="have the model saved again with this version of fhe-core",
+        ) from error
+    if page is not None and drawn is not None:
+        _write(page, drawn)
         click.echo(f"Saved to {page}")
-        return
-    _print(report, name, fmt)
 
 
 def _print(report: Mapping[str, Any], name: str, fmt: str) -> None:

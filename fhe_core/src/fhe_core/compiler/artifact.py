@@ -97,6 +97,16 @@ def _identity(*parts: bytes) -> str:
 def _client_files(module: QuantizedModule, model: str) -> dict[str, bytes]:
     arrays: Arrays = {}
     document = json.dumps(interface_to_document(module, arrays)).encode()
+    size = sum(array.nbytes for array in arrays.values())
+    if size + len(document) > MOST_CLIENT_BYTES:
+        raise ArtifactError(
+            "what the client computes takes more tables than a client may have",
+            expected=f"at most {MOST_CLIENT_BYTES >> 20} MiB",
+            got=f"{size >> 20} MiB",
+            fix="compile with client_side='minimal', which leaves more to the server",
+        )
+    # As whoever loads it will: what is saved can be loaded.
+    Interface(json.loads(document), arrays)
     files = {
         "client.json": document,
         "client.npz": arrays_to_bytes(arrays),
@@ -312,14 +322,10 @@ class Client:
             missing=interface.missing,
             out_of_range=out_of_range,
         )
-        count = len(next(iter(integers.values())))
-        rows = []
-        for i in range(count):
-            sample = [
-                np.reshape(integers[name][i], tuple(1 if n == BATCH else n for n in shape))
-                for name, shape in interface.encrypted
-            ]
-            rows.append([backend.value_to_bytes(value) for value in keys.encrypt(sample)])
+        rows = [
+            [backend.value_to_bytes(value) for value in keys.encrypt(sample)]
+            for sample in _computed(interface.samples, integers)
+        ]
         return self._sealed(messages.INPUTS, messages.join(rows))
 
     def decrypt(self, ciphertexts: bytes) -> Any:

@@ -31,7 +31,7 @@ MANIFEST = "manifest.json"
 #: What a folder may hold, and what its arrays may take in memory.
 MOST_BYTES = 8 << 30
 #: The same of a client's, which has no weights.
-MOST_CLIENT_BYTES = 256 << 20
+MOST_CLIENT_BYTES = 512 << 20
 MOST_MANIFEST = 16 << 20
 #: How often a folder is read that others replace meanwhile.
 _TRIES = 100

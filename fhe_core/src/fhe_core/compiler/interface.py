@@ -117,6 +117,18 @@ class Interface:
         """Of one sample."""
         return [_sample(shape) for shape, _ in self.decrypted]
 
+    def samples(self, integers: Mapping[str, NDArray[Any]]) -> list[list[NDArray[Any]]]:
+        """What is encrypted of each sample of a batch, from the encoder's results by name."""
+        count = len(next(iter(integers.values())))
+        names = [name for name, _ in self.encrypted]
+        return [
+            [
+                np.reshape(integers[name][i], shape)
+                for name, shape in zip(names, self.encrypted_shapes, strict=True)
+            ]
+            for i in range(count)
+        ]
+
     def _try(self) -> None:
         """Runs both programs on a sample of zeros."""
         for low, high in self.ranges.values():
