@@ -178,14 +178,23 @@ def _lookup(call: Call, root: Node, index: NDArray[np.int64]) -> Node:
     return _replayed(looked_up, steps)
 
 
+#: So many results are computed at once: an image has as many elements, each at every level.
+_PROBED = 2**20
+
+
 def _same_tables(
     call: Call, root: Node, used: NDArray[np.int64], inverse: NDArray[np.int64]
 ) -> bool:
     """Whether all results of one root element are one function of it, so that one look-up serves them."""
     if len(np.unique(used)) == used.size:
         return True
-    results = results_at(call, root, _probe_levels(root))
-    return bool(np.array_equal(results, results[:, inverse[used]], equal_nan=True))
+    levels, others = _probe_levels(root), inverse[used]
+    together = max(1, _PROBED // used.size)
+    for start in range(0, len(levels), together):
+        results = results_at(call, root, levels[start : start + together])
+        if not np.array_equal(results, results[:, others], equal_nan=True):
+            return False
+    return True
 
 
 def _probe_levels(root: Node) -> NDArray[np.int64]:

@@ -65,7 +65,8 @@ class Interpolation(FixedMap):
         along = [-1 if i == axis else 1 for i in range(1, len(shape))]
         first = tuple(slice(None) if n == -1 else 0 for n in along)
         images = (np.broadcast_to(row.reshape(along), shape[1:]) for row in rows)
-        return np.stack([self._of(image, clear)[first] for image in images])
+        # Copies: a part of a result would keep all of it.
+        return np.stack([np.array(self._of(image, clear)[first]) for image in images])
 
     def _of(self, image: Array, clear: Sequence[Any]) -> Any:
         """The op on a single sample."""
