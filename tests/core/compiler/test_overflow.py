@@ -13,6 +13,8 @@ from fhe_core.program.nodes import Node
 from fhe_core.program.program import Program
 from fhe_core.program.wrapping import Wraps
 from fhe_core.quantization.module import QuantizedModule
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import fhe_core
@@ -200,3 +202,51 @@ def test_answers_that_wrap_are_a_warning_that_names_where(fhe: str) -> None:
         qm.forward(samples(4), fhe=fhe)
     assert len(said) == 1
     quantized_from(200).forward(samples(4), fhe=fhe)
+
+
+#: Programs of choices, sums and scales, which bounds have to follow through roundings.
+STEPS = {
+    "greater": "{o} = Max({a}, {b})",
+    "smaller": "{o} = Min({a}, {b})",
+    "sum": "{o} = Add({a}, {b})",
+    "difference": "{o} = Sub({a}, {b})",
+    "clipped": "{o} = Relu({a})",
+    "pooled": "{o}_f = Unsqueeze({a}, one)\n {o}_p = MaxPool <kernel_shape = [3], pads = [1, 1]> ({o}_f)\n"
+    " {o} = Squeeze({o}_p, one)",
+    "mixed": "{o} = MatMul({a}, w)",
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*saturate:UserWarning")
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.data())
+def test_no_input_makes_a_guaranteed_accumulator_wrap(data: st.DataObject) -> None:
+    """Whatever is computed, in however many bits: every element is tried at either end of its range."""
+    names = ["x"]
+    nodes = []
+    for i in range(data.draw(st.integers(1, 4), label="steps")):
+        step = data.draw(st.sampled_from(sorted(STEPS)), label="step")
+        a, b = (data.draw(st.sampled_from(names), label="operand") for _ in range(2))
+        nodes.append(STEPS[step].format(o=f"t{i}", a=a, b=b))
+        names.append(f"t{i}")
+    nodes.append(f"s = Sigmoid({names[-1]})\n y = MatMul(s, w)\n z = Identity({names[-1]})")
+    net = model(
+        "\n".join(nodes),
+        {"x": ("N", 4)},
+        "y z",
+        {"w": normal(4, 4, seed=1), "one": np.array([1])},
+    )
+    bits = data.draw(st.integers(2, 6), label="bits")
+    kept = data.draw(st.integers(1, bits + 1), label="rounding")
+    try:
+        qm = fhe_core.quantize(
+            net, normal(30, 4, seed=2), n_bits=bits, rounding=kept, overflow="guaranteed"
+        )
+    except fhe_core.CompilationError:
+        assume(False)
+    ends = normal(30, 4, seed=2)
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**16), label="seed"))
+    x = rng.choice([ends.min(), ends.max()], (200, 4)).astype(np.float32)
+    wraps = Wraps(strict=True)
+    Interpreter(qm.program)(qm.encode(x), None, wraps)
+    assert not wraps.wrong, wraps.nodes

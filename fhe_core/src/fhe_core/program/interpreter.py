@@ -220,7 +220,8 @@ def _lookup_step(node: Node, source: int, dtype: np.dtype[Any]) -> Step:
                 inside += starts
             answers = np.take(flat, inside) * sign
             if wraps is not None:
-                wraps.mark(node, wrong(index, answers))
+                beyond = (index < 0) | (index >= length)
+                wraps.mark(node, beyond if wraps.strict else wrong(index, answers))
             return answers
         if starts is not None:
             index += starts

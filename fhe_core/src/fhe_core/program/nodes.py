@@ -79,6 +79,19 @@ def has_bounds() -> bool:
     return _bounded.get()
 
 
+@dataclass(frozen=True)
+class Choice:
+    """One of two integers, the greater or the smaller, as ``second`` plus or minus what a look-up gives.
+
+    Where that rounds what it reads, the result is a little more or less than either.
+    """
+
+    greater: bool
+    first: Node
+    second: Node
+    part: Node
+
+
 @dataclass(eq=False)
 class Node:
     """One integer tensor of the program.
@@ -94,6 +107,7 @@ class Node:
         width: bits that the circuit gives it, padding bit apart; 0 until ``widths`` has decided.
         signed: whether the circuit encodes it in two's complement.
         exact: every bit counts: it is never rounded, and its width holds all that is within its bounds.
+        choice: what it chooses between, if it does; only while it is recorded.
     """
 
     op: str
@@ -107,6 +121,7 @@ class Node:
     width: int = 0
     signed: bool = False
     exact: bool = False
+    choice: Choice | None = None
 
     @property
     def bounds(self) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from fhe_core.errors import CompilationError
 from fhe_core.program.layout import expand_dims, pad, select
 from fhe_core.program.layout import maps as as_maps
 from fhe_core.program.layout import rows as rows_at
-from fhe_core.program.nodes import BATCH, Node, current_origin
+from fhe_core.program.nodes import BATCH, Choice, Node, current_origin
 from fhe_core.program.rules import convolve
 from fhe_core.program.tensor import Tensor, call, node, node_of, refused
 
@@ -104,20 +104,24 @@ def _positive_part(x: Any) -> Any:
 
 def maximum(a: Any, b: Any) -> Any:
     """The larger of two encrypted integers: b + relu(a - b), one look-up on one more bit."""
-    return _between(b + relu(a - b), a, b, np.maximum)
+    part = relu(a - b)
+    return _between(b + part, a, b, part, greater=True)
 
 
 def minimum(a: Any, b: Any) -> Any:
     """The smaller of two encrypted integers: b - relu(b - a), one look-up on one more bit."""
-    return _between(b - relu(b - a), a, b, np.minimum)
+    part = relu(b - a)
+    return _between(b - part, a, b, part, greater=False)
 
 
-def _between(result: Any, a: Any, b: Any, chosen: np.ufunc) -> Any:
+def _between(result: Any, a: Any, b: Any, part: Any, *, greater: bool) -> Any:
     """``result`` with the bounds of a choice between ``a`` and ``b``: intervals do not see that it is one."""
     if isinstance(result, Tensor) and isinstance(result.value, Node):
-        first, second = (node_of(x) for x in (a, b))
+        chosen = np.maximum if greater else np.minimum
+        first, second, added = (node_of(x) for x in (a, b, part))
         result.value.low = np.asarray(chosen(first.low, second.low))
         result.value.high = np.asarray(chosen(first.high, second.high))
+        result.value.choice = Choice(greater, first, second, added)
     return result
 
 

@@ -128,7 +128,10 @@ def tabulate(
     inverse = node.attributes["inverse"]
     if inverse is not None:
         values = values[:, inverse]
-    return distinct(values, tuple(1 if n == BATCH else n for n in node.shape))
+    shape = tuple(1 if n == BATCH else n for n in node.shape)
+    # Levels may lie beyond what the bounds were found on.
+    low, high = (np.broadcast_to(bound, shape).reshape(-1) for bound in (node.low, node.high))
+    return distinct(np.clip(values, low, high), shape)
 
 
 def distinct(

@@ -165,7 +165,7 @@ def concretize(
                 antiperiodic=reading_of.antiperiodic,
             )
         else:
-            made = replace(node, inputs=inputs, attributes=dict(node.attributes))
+            made = replace(node, inputs=inputs, attributes=dict(node.attributes), choice=None)
             made.width, made.signed = width, ranges[id(node)][0] < 0
         done[id(node)] = made
     read_by = [

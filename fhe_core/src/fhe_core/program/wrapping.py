@@ -25,13 +25,17 @@ TURNED = 1
 class Wraps:
     """Counts of one run.
 
+    Args:
+        strict: whether what saturates counts too.
+
     Attributes:
         samples: how many ran.
         wrong: how many of them were answered wrongly by any node.
         nodes: how many by each, by its name.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, strict: bool = False) -> None:
+        self.strict = strict
         self.samples = self.wrong = 0
         self.nodes: dict[str, int] = {}
         self._marks: dict[str, NDArray[np.bool_]] = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from fhe_core.program.antiperiodic import Triangle, triangles
 from fhe_core.program.interpreter import group_values
 from fhe_core.program.nodes import BATCH, Node
 from fhe_core.program.program import Program
+from fhe_core.program.reaching import widen_choices
 from fhe_core.program.rules import RULES
 from fhe_core.program.widths import (
     MOST_ACCUMULATOR_BITS,
@@ -97,6 +98,11 @@ class Accumulators:
     def kept(self, node: Node) -> int | None:
         """Bits that the rounding before a look-up keeps; None where there is none."""
         return None if node.exact else self._rounded_to(node)
+
+    def widen(self, kept: Callable[[Node], int | None]) -> None:
+        """Takes into account what roundings to so many bits do to the integers that are chosen by look-ups."""
+        for key, off in widen_choices(self.nodes, kept).items():
+            self.values[key].off = off
 
     def _rounded_to(self, node: Node) -> int:
         settings = self.settings
@@ -257,8 +263,9 @@ class Accumulators:
 
     def headroom(self, node: Node) -> float:
         """How much of its measured range each channel may grow by, at least."""
-        span, window = self.span(node), self.window(node)
-        measured = span.high - span.low
+        values, window = self.values[id(node)], self.window(node)
+        low, high = values.of_channels(values.low, values.high)
+        measured = high - low
         varies = measured > 0
         more = (window.most - window.least)[varies] / measured[varies] - 1
         return float(more.min()) if varies.any() else 0.0

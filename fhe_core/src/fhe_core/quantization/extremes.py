@@ -126,6 +126,7 @@ class Extremes:
 
     Attributes:
         low, high: of each element, arrays of the shape of one sample, with the batch dimension 1.
+        off: how far each may be below and above what was measured, because of roundings.
     """
 
     def __init__(self, node: Node, channels: Sequence[int] | None = None, samples: int = 0) -> None:
@@ -145,6 +146,7 @@ class Extremes:
         self._blocks: list[tuple[Array, Array]] = []
         self.low: Array = np.zeros(0)
         self.high: Array = np.zeros(0)
+        self.off: tuple[Any, Any] = (0, 0)
 
     def add(self, values: Array, *, drawn: bool = True) -> None:
         """Takes in a batch; of made-up samples, that tell nothing of how rare values are, the ends alone."""
@@ -225,7 +227,7 @@ class Extremes:
             headroom: instead, how much of the measured range is added.
             guaranteed: whether any input is expected.
         """
-        low, high = self.of_channels(self.low, self.high)
+        low, high = self.of_channels(self.low - self.off[0], self.high + self.off[1])
         bounds = self.of_channels(self.node.low, self.node.high)
         least, most = np.minimum(bounds[0], low), np.maximum(bounds[1], high)
         if guaranteed:

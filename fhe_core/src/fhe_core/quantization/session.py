@@ -256,8 +256,8 @@ class Session:
             if not measured.fit_weights(recorded, plan):
                 break
             recorded = self._record(plan)
-            measured.values = self.measured(recorded)
-            measured.recorded = recorded
+            measured.values, measured.recorded = self.measured(recorded), recorded
+            measured.widen(measured.kept)
         nodes = Program.of(recorded.integers).nodes
         found = measured.ranges(nodes)
         for name, (node, entry) in measured.planned(recorded).items():
@@ -431,7 +431,11 @@ class Session:
     def _accumulators(
         self, settings: Settings, recorded: Recorded, plan: Plan | None = None
     ) -> Accumulators:
-        return Accumulators(self.placement, settings, self.measured(recorded, plan), recorded)
+        made = Accumulators(self.placement, settings, self.measured(recorded, plan), recorded)
+        made.widen(
+            made.kept if plan is None else lambda node: plan.accumulators[node.name].rounding
+        )
+        return made
 
     def measured(self, recorded: Recorded, plan: Plan | None = None) -> dict[int, Extremes]:
         """What every integer tensor of a recorded program is on the measured part of the data, by ``id``.

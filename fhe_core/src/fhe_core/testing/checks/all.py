@@ -9,6 +9,7 @@ from fhe_core.testing.checks import (
     execution,
     floats,
     fusion,
+    guarantees,
     integers,
     isolation,
     joins,
@@ -33,6 +34,7 @@ _FAMILIES = (
     integers,
     accuracy,
     joins,
+    guarantees,
     execution,
     persistence,
 )
