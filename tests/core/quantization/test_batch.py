@@ -114,6 +114,7 @@ def test_an_array_as_long_as_the_batch_is_small() -> None:
         (lambda x: x + np.zeros((x.shape[0], 3)), "with 2 samples"),
         (lambda x: x @ np.zeros((x.shape[0], 3), np.int64), "batch"),
         (lambda x: np.reshape(np.zeros(7), x.shape), "batch"),
+        (lambda x: np.reshape(np.zeros(7), x.shape[0] * 4), "4 * batch"),
     ],
 )
 def test_what_depends_on_the_number_of_samples_is_refused_without_a_number(
@@ -152,6 +153,7 @@ def test_the_batch_equals_no_number() -> None:
     assert BATCH not in (number, 3)
     assert f"{(BATCH, 3)}" == "(batch, 3)"
     assert without_number(f"shape ({number}, 3)") == "shape (batch, 3)"
+    assert without_number(f"0 of {4 * number} in 3{number}") == f"0 of 4 * batch in 3{number}"
 
 
 def test_a_dimension_of_the_stand_ins_size_is_a_dimension() -> None:

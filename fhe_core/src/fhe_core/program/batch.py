@@ -8,6 +8,7 @@ so that no dimension of a model is taken for the batch.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -92,7 +93,12 @@ def _spelled(size: int) -> str:
 
 def without_number(message: str) -> str:
     """A message of NumPy's, which knows the batch by its number alone, with a word in its place."""
-    return message.replace(str(_NUMBER), "batch")
+    return re.sub(r"\d+", lambda found: _named(found.group()), message)
+
+
+def _named(digits: str) -> str:
+    number = int(digits) if len(digits) < 16 else 0
+    return _spelled(number) if number and number % _NUMBER == 0 else digits
 
 
 def broadcast_shapes(*shapes: Shape) -> Shape:

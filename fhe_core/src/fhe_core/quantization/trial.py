@@ -22,6 +22,7 @@ from fhe_core.graph.ir import Graph
 from fhe_core.graph.simplify import frozen
 from fhe_core.graph.steps import at_node
 from fhe_core.program import host
+from fhe_core.program.batch import without_number
 from fhe_core.program.groups import keeping_identities
 from fhe_core.program.nodes import BATCH, Node, Shape, exported_for, recording, without_bounds
 from fhe_core.program.tensor import Tensor
@@ -311,7 +312,7 @@ def _said(
         return error
     except Exception as error:  # noqa: BLE001  # of any pack
         return CompilationError(
-            f"its function failed: {type(error).__name__}: {error}",
+            f"its function failed: {type(error).__name__}: {without_number(str(error))}",
             fix=fix,
         )
     return None
