@@ -85,10 +85,17 @@ def test_what_something_else_reads_is_left_as_it_is() -> None:
 
 
 def test_factors_are_powers_of_two_that_balance_features_with_their_weights() -> None:
-    sizes, weights = np.array([1.0, 1024.0, 0.0, 4.0]), np.array([1.0, 2.0**-10, 5.0, 0.25])
-    factors = feature_factors(sizes, weights)
+    ends, weights = np.array([1.0, 1024.0, 0.0, 4.0]), np.array([1.0, 2.0**-10, 5.0, 0.25])
+    factors = feature_factors(-ends, ends, weights)
     assert factors is not None
     np.testing.assert_array_equal(factors, [1, 2.0**-10, 1, 0.25])
-    assert feature_factors(np.array([1.0, 31.0]), np.ones(2)) is None
-    assert feature_factors(np.zeros(2), np.ones(2)) is None
-    assert feature_factors(np.array([1.0, 100.0]), np.array([np.inf, 1])) is None
+    for few, by in (([1.0, 31.0], [1, 1]), ([0.0, 0.0], [1, 1]), ([1.0, 100.0], [np.inf, 1])):
+        assert feature_factors(np.zeros(2), np.array(few), np.array(by)) is None
+
+
+def test_what_is_not_heard_in_the_product_decides_nothing() -> None:
+    """A constant, or what varies so little that its levels do not matter."""
+    low, high = np.array([-1.0, 50.0, 0.0]), np.array([1.0, 50.0, 0.01])
+    assert feature_factors(low[:1], high[:1], np.ones(1)) is None
+    assert feature_factors(low[[0, 2]], high[[0, 2]], np.ones(2)) is None
+    assert feature_factors(low[[0, 2]], high[[0, 2]], np.array([1, 100.0])) is not None

@@ -26,18 +26,18 @@ def equalize_coefficients(graph: Graph, samples: Mapping[str, Any]) -> Graph:
     Args:
         samples: inputs, arrays by name.
     """
-    from fhe_core.graph.equalization import feature_factors, feature_sizes
+    from fhe_core.graph.equalization import feature_factors, feature_ranges
 
     wiring = Wiring(graph)
     changed: dict[Node, list[Node]] = {}
     models = {node: _coefficients(node) for node in graph.nodes}
     names = {node.inputs[0] for node, found in models.items() if found is not None}
-    sizes = feature_sizes(graph, names, samples) if names else {}
+    ranges = feature_ranges(graph, names, samples) if names else {}
     for node, coefficients in models.items():
         name = node.inputs[0] if node.inputs else ""
-        if coefficients is None or name not in sizes:
+        if coefficients is None or name not in ranges:
             continue
-        factors = feature_factors(sizes[name], np.abs(coefficients).max(axis=0))
+        factors = feature_factors(*ranges[name], np.abs(coefficients).max(axis=0))
         if factors is None:
             continue
         divided = tuple((coefficients / factors).reshape(-1).tolist())

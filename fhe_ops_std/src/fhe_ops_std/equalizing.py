@@ -58,7 +58,7 @@ def equalize_features(graph: Graph, samples: Mapping[str, Any]) -> Graph:
     Args:
         samples: inputs, arrays by name.
     """
-    from fhe_core.graph.equalization import feature_factors, feature_sizes
+    from fhe_core.graph.equalization import feature_factors, feature_ranges
 
     wiring = Wiring(graph)
     products = {
@@ -68,15 +68,15 @@ def equalize_features(graph: Graph, samples: Mapping[str, Any]) -> Graph:
         and name not in graph.output_names
         and all(_weighs(node, name, wiring) for node in readers)
     }
-    sizes = feature_sizes(graph, products, samples) if products else {}
+    ranges = feature_ranges(graph, products, samples) if products else {}
     constants = dict(graph.constants)
     before: dict[Node, list[Node]] = {}
     changed: dict[Node, Node] = {}
     for name, readers in products.items():
-        if name not in sizes:
+        if name not in ranges:
             continue
         rows = [_rows(node, wiring) for node in readers]
-        factors = feature_factors(sizes[name], np.maximum.reduce(rows)) if rows else None
+        factors = feature_factors(*ranges[name], np.maximum.reduce(rows)) if rows else None
         if factors is None:
             continue
         dtype = constants[readers[0].inputs[1]].dtype

@@ -21,7 +21,7 @@ from fhe_core.graph.runner import NumpyModule
 
 Array = NDArray[Any]
 
-#: One scale has to lose five bits of some feature.
+#: One scale has to lose five bits of some feature; and as much less than the loudest one is not heard.
 _SPREAD = 32
 #: Features that hardly ever are anything may be more than was seen: no more than this is made of them.
 _MOST = 2.0**20
@@ -29,10 +29,10 @@ _MOST = 2.0**20
 _SAMPLES = 64
 
 
-def feature_sizes(
+def feature_ranges(
     graph: Graph, names: Collection[str], samples: Mapping[str, Any]
-) -> dict[str, Array]:
-    """The largest finite magnitude of each feature, the last axis, of some tensors.
+) -> dict[str, tuple[Array, Array]]:
+    """The least and the greatest finite value of each feature, the last axis, of some tensors.
 
     Inner ones are left out where the graph does not run as it is.
 
@@ -49,28 +49,32 @@ def feature_sizes(
             values |= NumpyModule(graph).run(few, fetch=inner)
     found = {}
     for name, array in values.items():
-        sizes = np.abs(np.nan_to_num(array, nan=0, posinf=0, neginf=0), dtype=np.float64)
-        found[name] = sizes.max(axis=tuple(range(sizes.ndim - 1)), initial=0)
+        if not array.size or not array.ndim:
+            continue
+        finite = np.nan_to_num(array, nan=0, posinf=0, neginf=0).astype(np.float64)
+        others = tuple(range(finite.ndim - 1))
+        found[name] = finite.min(axis=others), finite.max(axis=others)
     return found
 
 
-def feature_factors(sizes: Array, weights: Array) -> Array | None:
+def feature_factors(low: Array, high: Array, weights: Array) -> Array | None:
     """A power of two for each feature, by which it is to be multiplied and its weights divided.
 
     Args:
-        sizes: the largest magnitude of each.
-        weights: that of what each is multiplied by.
+        low, high: the ends of each feature.
+        weights: the largest magnitude of what each is multiplied by.
 
     Returns:
-        None where one scale serves them all.
+        None where one scale serves all those that are heard in the products.
     """
-    heard = sizes > 0
-    if sizes.shape != weights.shape or not heard.any() or not np.isfinite(weights).all():
+    if low.shape != weights.shape or not low.size or not np.isfinite(weights).all():
         return None
-    if sizes.max() < _SPREAD * sizes[heard].min():
+    sizes, parts = np.maximum(np.abs(low), np.abs(high)), weights * (high - low)
+    heard = (parts > 0) & (parts * _SPREAD >= parts.max())
+    if not heard.any() or sizes.max() < _SPREAD * sizes[heard].min():
         return None
-    least = weights.max() / _MOST or 1.0
-    wanted = np.sqrt(np.maximum(weights, least)[heard] / sizes[heard])
+    some = sizes > 0
+    wanted = np.sqrt(np.maximum(weights, weights.max() / _MOST)[some] / sizes[some])
     factors = np.ones(sizes.shape)
-    factors[heard] = np.exp2(np.rint(np.log2(np.maximum(wanted / wanted.max(), 1 / _MOST))))
+    factors[some] = np.exp2(np.rint(np.log2(np.maximum(wanted / wanted.max(), 1 / _MOST))))
     return factors
