@@ -184,6 +184,17 @@ def test_a_damaged_plan_is_used_as_it_is_or_refused(
     assert 0 < sum(map(used, range(100))) < 50
 
 
+def test_a_plan_guarantees_no_more_than_its_ranges_hold(session: Session) -> None:
+    """Bounds hold for any input: a range that was narrowed by hand would wrap in silence."""
+    document = json.loads(session.build(Settings.of(4, 3, overflow="guaranteed")).plan.to_json())
+    session.rebuild(Plan.of(document))
+    narrowed = edited(document, "accumulators", "h", "high", value=0)
+    with pytest.raises(PlanError, match=r"guarantees that nothing wraps, and 'h' is wider"):
+        session.rebuild(Plan.of(narrowed))
+    calibrated = edited(narrowed, "settings", "overflow", value="calibrated")
+    session.rebuild(Plan.of(calibrated))
+
+
 # -- where it comes from
 
 

@@ -87,6 +87,19 @@ def check_accumulators(
         shape = tuple(1 if n == BATCH else n for n in node.shape)
         given = [np.shape(entry.offset), np.shape(entry.shift)]
         check_shapes(f"accumulators[{name!r}]", given, shape, node.where)
+        total = np.asarray(entry.offset) + np.asarray(entry.shift)
+        least, most = int((node.low + total).min()), int((node.high + total).max())
+        if (
+            plan.setting("overflow") == "guaranteed"
+            and not entry.low <= least <= most <= entry.high
+        ):
+            raise PlanError(
+                f"the plan guarantees that nothing wraps, and {name!r} is wider than it says",
+                where=node.where,
+                expected=f"a range that holds {least} to {most}",
+                got=f"{entry.low} to {entry.high}",
+                fix="widen it, or set overflow to calibrated in the plan's settings",
+            )
         if entry.antiperiodic and name in ends:
             raise PlanError(
                 f"the plan keeps half of the period of {name!r}, which no look-up reads",
