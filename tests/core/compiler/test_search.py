@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from fhe_core.compiler import search, students
+from fhe_core.compiler.concrete_backend import compile_program
+from fhe_core.compiler.judging import judged
 from fhe_core.quantization.module import QuantizedModule
+from fhe_core.quantization.planning import Settings, widened
+from fhe_core.quantization.session import Session
 from numpy.typing import NDArray
 
 import fhe_core
@@ -180,6 +185,28 @@ def test_data_that_tell_nothing_leave_everything_in(x: Array) -> None:
     found = fhe_core.compile(mlp(), x)
     assert not found.plan.reductions
     assert any("'x' is " in notice for notice in found.notices)
+
+
+def test_nothing_on_the_uniform_grid_is_cheaper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bits by rounding, as a user would try them: whatever else the search looks at, it is no dearer."""
+    monkeypatch.setattr(search, "PAIRS", ((3, 3),))
+    monkeypatch.setattr(search, "ROUNDINGS", (3, 4, 5))
+    monkeypatch.setattr(search, "UNIFORM", (6, 5))
+    monkeypatch.setattr(search, "_TRIAL_STEPS", 25)
+    monkeypatch.setattr(search, "_STEPS", 25)
+    monkeypatch.setattr(search, "_REFINEMENTS", 0)
+    found = fhe_core.compile(mlp(), samples(4), tolerance=0.2, savings="none")
+    session = Session(mlp(), samples(4))
+    session, first, checks, part = judged(session, None, score=None, tolerance=0.2, seed=0)
+    good = []
+    for bits, kept in itertools.product((6, 5), (3, 4, 5)):
+        widths = {"op_inputs": bits, "op_weights": bits, "model_inputs": bits, "model_outputs": 6}
+        settings = widened(Settings.of(6, kept, savings="none"), **widths)
+        module = session.build(settings, part)
+        if all(judge.verdict(module, 0).margin >= 0 for judge in (first, *checks)):
+            good.append(compile_program(module.program, module.p_error).cost.complexity)
+    assert good
+    assert found.cost.complexity <= 1.02 * min(good)
 
 
 @pytest.mark.usefixtures("_few")

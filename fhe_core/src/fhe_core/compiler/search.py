@@ -39,6 +39,8 @@ WIDTHS = (3, 4, 5, 6, 8)
 #: Bits of activations and of weights, together, that are tried, the most accurate first: these tell whether a
 #: rounding is worth more trials.
 PAIRS = ((8, 8), (8, 6), (6, 6), (6, 5), (5, 5), (5, 4), (4, 4))
+#: Bits of activations and of weights alike that are tried first, untuned: what a careful user would try.
+UNIFORM = (8, 6, 5, 4)
 #: What is tried before where no look-up follows: there wide sums cost next to nothing.
 WIDE_PAIRS = ((12, 12), (10, 10))
 #: Two candidates this far below what is wanted, in tolerances, end the trials with a rounding, or three nearer.
@@ -148,6 +150,7 @@ def search(
             smaller = in_best_forms(smaller)
     state.has_lookups = any(student.lookups or student.left_out for student in smaller)
     with progress.stage("searching for the cheapest circuit") as advance:
+        _uniform(state, smaller[0], base, advance)
         for student, kept in _in_order(smaller):
             if state.best and student.lookups * LOOKUP[kept] > _complexity(state.best):
                 break
@@ -173,6 +176,22 @@ def search(
     return Found(
         state.best, module, tuple(state.rows), state.checks[0].verdict(module, seed + _CHECKED)
     )
+
+
+def _uniform(state: _State, whole: Student, base: Settings, advance: Callable[[int], None]) -> None:
+    """Look at the uniform grid of the whole model, bits by rounding: nothing dearer than its best is found.
+
+    Where a score is too low it is so with fewer bits.
+    """
+    for kept in ROUNDINGS if whole.lookups else ROUNDINGS[-1:]:
+        if state.best and whole.lookups * LOOKUP[kept] > _complexity(state.best):
+            return
+        for bits in UNIFORM:
+            advance(1)
+            looked_at = len(state.rows)
+            state.consider(whole, widened(base, rounding=kept, **_bits(bits, bits)))
+            if len(state.rows) > looked_at and state.rows[-1].worst.margin < 0:
+                break
 
 
 def _in_order(smaller: Sequence[Student]) -> list[tuple[Student, int]]:
