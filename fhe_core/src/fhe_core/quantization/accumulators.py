@@ -76,9 +76,18 @@ class Accumulators:
     ends: dict[str, int] = field(default_factory=dict)
     _windows: dict[Extremes, tuple[Span, Flat, Window]] = field(default_factory=dict)
 
-    @property
+    @functools.cached_property
     def nodes(self) -> tuple[Node, ...]:
         return Program.of(self.recorded.integers).nodes
+
+    @functools.cached_property
+    def _lookups(self) -> Mapping[int, list[Node]]:
+        """The look-ups that read each tensor, by its ``id``."""
+        found: dict[int, list[Node]] = defaultdict(list)
+        for node in self.nodes:
+            if node.op == "lookup":
+                found[id(node.inputs[0])].append(node)
+        return found
 
     @property
     def outputs(self) -> Sequence[Node]:
@@ -90,7 +99,7 @@ class Accumulators:
         """Whether there are look-ups, which the widths of linear operations make dearer."""
         return any(node.op == "lookup" for node in self.nodes)
 
-    @property
+    @functools.cached_property
     def count(self) -> int:
         """How many tensors share the risk that one of them leaves its width."""
         return sum(entry.planned for entry in self.values.values())
@@ -283,7 +292,7 @@ class Accumulators:
 
     def _flat(self, node: Node, span: Span) -> Flat:
         """Where all that reads an accumulator is flat; nowhere if the client reads it."""
-        readers = [n for n in self.nodes if n.op == "lookup" and n.inputs[0] is node]
+        readers = self._lookups.get(id(node), [])
         if not readers or any(node is output for output in self.outputs):
             return Flat.nowhere(span)
         if any(n.attributes["root"] is not node or n.shape != node.shape for n in readers):
