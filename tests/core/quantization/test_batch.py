@@ -110,6 +110,8 @@ def test_an_array_as_long_as_the_batch_is_small() -> None:
     [
         (lambda x: x + np.arange(x.shape[0])[:, None], "differs from sample to sample"),
         (lambda x: x.sum(axis=1, keepdims=True) / x.shape[0], "with the number of samples"),
+        (lambda x: x - x.size, "with the number of samples"),
+        (lambda x: x * (1 / x.size), "with the number of samples"),
         (lambda x: x.reshape(x.shape[0] * 2, 2), "mixes the samples"),
         (lambda x: x + np.zeros((x.shape[0], 3)), "with 2 samples"),
         (lambda x: x @ np.zeros((x.shape[0], 3), np.int64), "batch"),

@@ -22,7 +22,30 @@ from fhe_core.errors import CompilationError
 Shape = tuple[int, ...]
 
 
-class Batch(int):
+class Count(int):
+    """A number of elements that the batch is a factor of: good for shapes, and for nothing else."""
+
+    def __mul__(self, other: Any) -> Any:
+        return Count(int(self) * int(other)) if isinstance(other, int) else NotImplemented
+
+    __rmul__ = __mul__
+
+    def __repr__(self) -> str:
+        return _spelled(int(self))
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return repr(self)
+
+    def refuse(self, *_: Any) -> NoReturn:
+        """Raises a CompilationError: a number would have to be computed from the batch size."""
+        refuse_number()
+
+    __float__ = __truediv__ = __rtruediv__ = refuse
+
+
+class Batch(Count):
     """A dimension that is the batch: equal to every other such, and to no number."""
 
     def __eq__(self, other: object) -> bool:
@@ -39,21 +62,17 @@ class Batch(int):
 
     __str__ = __repr__
 
-    def __format__(self, spec: str) -> str:
-        return "batch"
-
     def __reduce__(self) -> str:
         return "BATCH"
 
-    def refuse(self, *_: Any) -> NoReturn:
-        """Raises a CompilationError: a number would have to be computed from the batch size."""
-        raise CompilationError(
-            "the implementation computes with the number of samples, which nobody knows yet",
-            expected="a result for each sample that does not depend on how many there are",
-            fix="leave the batch dimension out of means and counts",
-        )
 
-    __float__ = __truediv__ = __rtruediv__ = refuse
+def refuse_number() -> NoReturn:
+    """Raises a CompilationError: a number would have to be computed from the batch size."""
+    raise CompilationError(
+        "the implementation computes with the number of samples, which nobody knows yet",
+        expected="a result for each sample that does not depend on how many there are",
+        fix="leave the batch dimension out of means and counts",
+    )
 
 
 #: The batch size in every shape of a recorded program. A product of it with another dimension is recognisably

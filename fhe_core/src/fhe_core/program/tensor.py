@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from fhe_core.errors import CompilationError, Where
 from fhe_core.program.batch import (
     BATCH,
-    Batch,
+    Count,
     Shape,
     Sized,
     long_axes,
     one_row,
+    refuse_number,
     sized,
     spelled,
     with_batch,
@@ -167,8 +168,8 @@ class Tensor(NDArrayOperatorsMixin):
                 return reduced(*inputs, **keywords)
         if method != "__call__":
             raise advice.unavailable(f"{ufunc.__name__}.{method}")
-        for batch in (each for each in inputs if isinstance(each, Batch)):
-            batch.refuse()
+        if any(isinstance(each, Count) for each in inputs):
+            refuse_number()
         if not keywords and not _on_client.get() and all_integers(inputs):
             result = arithmetic.apply(ufunc, inputs)
             if result is not NotImplemented:
