@@ -199,6 +199,7 @@ class Accumulators:
         if name not in self.halved:
             half = period and period.width(low, high, kept, exact=self.settings.exact)
             finer = half and period and period.is_finer(low, high, window.most - window.least)
+            finer = finer and period and period.holds(low, high, span.down, span.up)
             self.halved[name] = bool(finer)
             whole = channel_width(window.least, window.most, kept=kept)
             # Weights lose a little rather than that no circuit could hold them.

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fhe_core.program.antiperiodic import Triangle
 from fhe_core.program.nodes import Node
+from fhe_core.program.wrapping import TURNED
 
 Array = NDArray[Any]
 
@@ -96,6 +97,11 @@ class Period:
         """Whether as many bits make smaller steps than where each channel is centred by its own values."""
         own = self.slope * self.reach(low, high)
         return bool((own**2).sum() < ((self.slope * room) ** 2).sum())
+
+    def holds(self, low: Array, high: Array, down: Array, up: Array) -> bool:
+        """Whether values expected from ``down`` to ``up`` are answered, on the way back at the worst."""
+        farthest = np.maximum(np.abs(up - self.centre), np.abs(down - self.centre))
+        return bool((farthest <= (1 + TURNED) * self.reach(low, high)).all())
 
     def fits(self, width: int, kept: int) -> bool:
         """Whether no channel saturates inside a period of ``width`` bits and the padding bit, and all tips are
