@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from fhe_core.graph import Graph, load_model, read_graph
-from fhe_core.program.savings import lookups
+from fhe_core.program.remarks import lookups
 
 import fhe_core
 from fhe_core import NumpyModule

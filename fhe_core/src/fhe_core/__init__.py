@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fhe_core.graph.runner import NumpyModule
     from fhe_core.graph.support import SupportReport
     from fhe_core.program import primitives
+    from fhe_core.program.remarks import Remark
     from fhe_core.program.tensor import Tensor
     from fhe_core.quantization.array import QuantizedArray
     from fhe_core.quantization.module import QuantizedModule
@@ -78,6 +79,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "registered",
     ),
     "program": ("primitives",),
+    "program.remarks": ("Remark",),
     "program.tensor": ("Tensor",),
     "graph.ir": ("Graph", "Node"),
     "graph.runner": ("NumpyModule",),
@@ -115,6 +117,7 @@ __all__ = [
     "QuantizedArray",
     "QuantizedModule",
     "QuantizedOp",
+    "Remark",
     "ResourceError",
     "Server",
     "SignatureError",

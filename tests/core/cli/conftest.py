@@ -24,7 +24,7 @@ from fhe_core import QuantizedOp
 
 # The script stands beside the interpreter that has the distribution installed.
 COMMAND = Path(sys.executable).with_name("fhe-ops")
-OWN_PACKS = "fhe-ops-std,fhe-ops-contrib"
+OWN_PACKS = "fhe-core,fhe-ops-std,fhe-ops-contrib"
 
 
 class Answer(NamedTuple):

@@ -183,5 +183,5 @@ def test_packs_without_operators_are_no_packs_that_are_missing(
 
 
 def test_with_all_packs_blocked_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FHE_PACKS_BLOCK", "mine,other,std,contrib")
+    monkeypatch.setenv("FHE_PACKS_BLOCK", "mine,other,fhe-core,std,contrib")
     refused(cli("list"), 1, "no operator pack is loaded", "FHE_PACKS_BLOCK", "fhe-ops packs")

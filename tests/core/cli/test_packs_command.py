@@ -12,11 +12,15 @@ from .conftest import COMMAND, Site, cli
 @pytest.fixture(autouse=True)
 def only_ours(mine: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     mine.add("stale", "pass", requires="fhe-core>=99")
-    monkeypatch.setenv("FHE_PACKS_BLOCK", "std,contrib,other")
+    monkeypatch.setenv("FHE_PACKS_BLOCK", "fhe-core,std,contrib,other")
 
 
 def ours(text: str) -> list[str]:
-    return [line for line in text.splitlines() if not line.startswith(("std", "contrib"))]
+    return [
+        line
+        for line in text.splitlines()
+        if not line.startswith(("optimization", "std", "contrib"))
+    ]
 
 
 def test_failed_and_blocked_packs_are_listed_with_their_reason(mine: Site) -> None:
@@ -139,7 +143,7 @@ def test_the_hooks_of_each_pack_are_shown_and_who_overrides_whom(site: Site) -> 
 def test_a_name_that_nothing_installed_has_is_reported(
     variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FHE_PACKS_BLOCK", "std,contrib")
+    monkeypatch.setenv("FHE_PACKS_BLOCK", "fhe-core,std,contrib")
     monkeypatch.setenv(variable, "std,contrib,OTHR,mine")
     said = f"{variable} names it, but no installed distribution provides it; perhaps 'other'"
     assert f"OTHR: {said}" in cli("packs").out

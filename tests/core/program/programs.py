@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 from fhe_core.program.nodes import BATCH, Node
+from fhe_core.program.pipeline import optimized
 from fhe_core.program.program import Program
+from fhe_core.program.remarks import Remark
 from fhe_core.program.rules import RULES
 from fhe_core.program.widths import bits_of, components
+from fhe_core.registry import get_registry
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -91,3 +94,12 @@ def encrypted(made: Program, inputs: Mapping[str, Array]) -> list[Array]:
     from fhe_core.progress import progress_of
 
     return compile_program(made, 2.0**-40).execute(inputs, progress_of(None))
+
+
+def saved(made: Program, samples: Any = None) -> tuple[Program, tuple[Remark, ...]]:
+    """The program as the built-in passes leave it; with samples, those that rely on them take part."""
+    passes = [
+        each for each in get_registry().program_passes() if each.origin.name == "optimization"
+    ]
+    assert passes
+    return optimized(made, passes, samples or {}, calibrated=samples is not None)

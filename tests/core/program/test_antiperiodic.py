@@ -184,7 +184,7 @@ def test_savings_count_them_and_change_nothing() -> None:
     assert uses_padding_bit(qm)
     whole, spared = (Interpreter(program)(qm.encode(X)) for program in (qm.whole, qm.program))
     np.testing.assert_array_equal(whole, spared)
-    assert [saving.name for saving in qm.savings] == ["padding bit"]
+    assert [saving.name for saving in qm.savings] == ["negacyclic look-up"]
 
 
 def test_tuning_knows_that_they_go_on_beyond_their_tables() -> None:

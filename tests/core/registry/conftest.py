@@ -85,7 +85,7 @@ def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(current, "_warned", set())
     for variable in ("FHE_PACKS", "FHE_PACKS_STRICT"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("FHE_PACKS_BLOCK", "fhe-ops-std,fhe-ops-contrib")
+    monkeypatch.setenv("FHE_PACKS_BLOCK", "fhe-core,fhe-ops-std,fhe-ops-contrib")
 
 
 @pytest.fixture

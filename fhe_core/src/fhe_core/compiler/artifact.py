@@ -40,7 +40,7 @@ from fhe_core.compiler.report import reading as report
 from fhe_core.errors import ArtifactError, FheError, InputError
 from fhe_core.graph.inputs import gather
 from fhe_core.program.nodes import BATCH
-from fhe_core.program.savings.saving import Saving
+from fhe_core.program.remarks import Remark
 from fhe_core.program.storage import (
     Arrays,
     program_from_document,
@@ -172,7 +172,7 @@ def load(path: str | os.PathLike[str]) -> QuantizedModule:
         )
         module._interpreter = partial(_computed, module._interpreter)
         module._report = report.from_files(files, str(folder))
-        module.savings = tuple(Saving(**row) for row in module._report["savings"])
+        module.savings = tuple(Remark(**row) for row in module._report["savings"])
         module.notices = tuple(module._report["notices"])
         if document["cost"] is not None:
             module.circuit = LoadedCircuit(

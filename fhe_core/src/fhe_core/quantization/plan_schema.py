@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fhe_core.arguments import shown
 from fhe_core.errors import PlanError
-from fhe_core.program.savings import CHOICES
+from fhe_core.program.pipeline import CHOICES
 from fhe_core.quantization.quantizers import RANGES, check_bits
 
 #: Integers up to here are exact as float64, and sums of some of them fit int64.

@@ -19,9 +19,10 @@ from fhe_core.graph.steps import registry_of
 from fhe_core.program import host
 from fhe_core.program.interpreter import recorded_tensors, samples_at_a_time
 from fhe_core.program.nodes import BATCH, Node, Root
+from fhe_core.program.pipeline import optimized
 from fhe_core.program.program import Program
+from fhe_core.program.remarks import Remark
 from fhe_core.program.rules import RULES
-from fhe_core.program.savings import Saving, saved
 from fhe_core.program.widths import Range, Reading, concretize, free_name, name_accumulators
 from fhe_core.progress import Progress, progress_of
 from fhe_core.quantization.accumulators import Accumulators, channels_of
@@ -59,6 +60,8 @@ Array = NDArray[Any]
 #: Samples on which accumulators are measured. More would only move the extremes, which have headroom. How many
 #: of them are looked at together, and the elements that one step may hold then: 32 MB.
 _MEASURED = 4096
+#: Samples on which passes over the integer program are compared.
+_COMPARED = 32
 _TOGETHER = 1024
 _ELEMENTS = 2**22
 _FITTING_ROUNDS = 4
@@ -232,10 +235,10 @@ class Session:
             self._shapes[name] = (1, *np.shape(found[name])[1:])
         return self._shapes[name]
 
-    def _first_samples(self) -> dict[str, Array]:
+    def _first_samples(self, count: int = _MEASURED) -> dict[str, Array]:
         """Some, in a whole batch: enough to compare models on, and to see how far tensors reach."""
         batch = static_batch(self.graph)
-        return {name: array[: batch or _MEASURED] for name, array in self.data.items()}
+        return {name: array[: batch or count] for name, array in self.data.items()}
 
     # -- building
 
@@ -388,9 +391,11 @@ class Session:
         self.recorded = self.record(plan)
         return self.recorded
 
-    def _inputs(self, nodes: Iterable[Node]) -> dict[str, Array]:
-        """The program's inputs on the measured part of the calibration data."""
-        parts = list(self._batches(nodes))
+    def _inputs(
+        self, nodes: Iterable[Node], data: Mapping[str, Array] | None = None
+    ) -> dict[str, Array]:
+        """The program's inputs on the measured part of the calibration data, or on other data."""
+        parts = list(self._batches(nodes, data))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _batches(
@@ -506,7 +511,7 @@ class Session:
         outputs = _linear_outputs(recorded, Program.of(recorded.integers).nodes)
         ends = {id(n): reading(n) for n in outputs.values() if n.name in plan.accumulators}
         whole = concretize(recorded.integers, ranges, reading, ends)
-        program, savings = self._saved(whole, plan)
+        program, savings = self._optimized(whole, plan)
         slots = {id(node): f"output{i}" for i, node in enumerate(recorded.integers)}
         decoder = host.build(
             list(recorded.outputs.values()),
@@ -566,15 +571,16 @@ class Session:
                 found[name] = (seen.minimum, seen.maximum)
         return found
 
-    def _saved(self, whole: Program, plan: Plan) -> tuple[Program, tuple[Saving, ...]]:
+    def _optimized(self, whole: Program, plan: Plan) -> tuple[Program, tuple[Remark, ...]]:
         """The program without what need not be computed, and what that was, as the plan's settings allow."""
         allowed = plan.setting("savings")
         if allowed == "none":
             return whole, ()
-        guaranteed = plan.setting("overflow") == "guaranteed"
-        return saved(
-            whole, None if guaranteed or allowed == "exact" else self._inputs(whole.inputs)
-        )
+        calibrated = allowed == "all" and plan.setting("overflow") != "guaranteed"
+        # Results are compared on a few samples; what holds on the data is seen on all of them.
+        data = None if calibrated else self._first_samples(_COMPARED)
+        passes = self.registry.program_passes()
+        return optimized(whole, passes, self._inputs(whole.inputs, data), calibrated=calibrated)
 
     def _packs(self) -> dict[str, str]:
         used = {placed.pack for placed in self.placement.ops} | {

@@ -18,6 +18,7 @@ from fhe_core.registry.passes import (
     GraphPass,
     GraphReduction,
     PassRegistrar,
+    ProgramPass,
     Rewriting,
 )
 from fhe_core.registry.provenance import PackInfo, to_mend
@@ -39,6 +40,7 @@ __all__ = [
     "OpSpec",
     "PackInfo",
     "PassRegistrar",
+    "ProgramPass",
     "Registrar",
     "Registry",
     "Rewriting",

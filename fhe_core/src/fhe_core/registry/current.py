@@ -124,6 +124,7 @@ def registered(
     passes: Iterable[Any] = (),
     reductions: Iterable[Any] = (),
     alternatives: Iterable[Any] = (),
+    program_passes: Iterable[Any] = (),
     plugins: Iterable[Any] = (),
 ) -> Iterator[Registry]:
     """Adds operators for the body alone, before all packs; for notebooks and tests.
@@ -138,6 +139,7 @@ def registered(
         passes: functions of a graph, or ``(fn, name)``, as in `PassRegistrar.add`.
         reductions: functions, or ``(fn, name)``, as in `PassRegistrar.add_reduction`.
         alternatives: functions, or ``(fn, name)``, as in `PassRegistrar.add_alternative`.
+        program_passes: functions, or ``(fn, name)``, as in `PassRegistrar.add_program`, of stage "exact".
         plugins: modules or objects with hooks that are called after loading; they are asked first.
 
     Yields:
@@ -161,6 +163,8 @@ def registered(
         _add(rewriting.add_reduction, item)
     for item in alternatives:
         _add(rewriting.add_alternative, item)
+    for item in program_passes:
+        _add(rewriting.add_program, item)
     targets = tuple(plugin_of(REGISTERED, target) for target in plugins)
     token = _layer.set(_Layer(registrar.close(), rewriting.close(), targets, below))
     try:

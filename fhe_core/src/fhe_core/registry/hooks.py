@@ -84,7 +84,8 @@ def fhe_register_ops(registry: Registrar) -> None:
 
 @hookspec
 def fhe_register_passes(passes: PassRegistrar) -> None:
-    """Registers functions that rewrite a model's graph: passes, reductions and alternatives.
+    """Registers functions that rewrite a model: passes over its graph and its integer program, reductions,
+    alternatives.
 
     Called once, when the packs are loaded, like `fhe_register_ops`. The passes run in `quantize` and
     `compile`, in the order in which packs are loaded and passes added; never in `NumpyModule`,
@@ -95,6 +96,9 @@ def fhe_register_passes(passes: PassRegistrar) -> None:
     its input, everywhere or in some channels. The compiler decides where that costs little accuracy.
 
     An alternative is like a pass, but not always cheaper: the search takes it where it is.
+
+    A pass over the integer program (`PassRegistrar.add_program`) comes after quantization, and leaves out
+    what need not be computed.
 
     Args:
         passes: a registrar bound to this pack; it accepts nothing after the hook has returned.

@@ -1,11 +1,11 @@
-"""What a pack is handed to register its graph passes, reductions and alternatives with."""
+"""Registration of passes, over graphs and integer programs, and of reductions and alternatives."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 from fhe_core.errors import PackError, Where
 from fhe_core.registry.provenance import PackInfo
@@ -13,6 +13,9 @@ from fhe_core.registry.provenance import PackInfo
 if TYPE_CHECKING:
     # The graph package builds on this one, and needs numpy.
     from fhe_core.graph.ir import Graph, Node
+    from fhe_core.program.pipeline import PassContext
+    from fhe_core.program.program import Program
+    from fhe_core.program.remarks import Remark
 
 
 # What each kind of rewriting is called with: a pass with a graph; a reduction with graph, node, live,
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 PassFunction = Callable[..., "Graph"]
 ReductionFunction = Callable[["Graph", "Node", Any, Any, Any], "Graph | None"]
 AlternativeFunction = Callable[["Graph", Mapping[str, Any]], "Graph | None"]
+ProgramFunction = Callable[["Program", "PassContext"], "tuple[Program, list[Remark]]"]
+#: When a pass over an integer program runs, and what it may assume (`fhe_core.program.pipeline`).
+Stage = Literal["exact", "calibrated", "final"]
 
 F = TypeVar("F")
 
@@ -60,32 +66,43 @@ class GraphAlternative(Rewriting[AlternativeFunction]):
 
 
 @dataclass(frozen=True)
+class ProgramPass(Rewriting[ProgramFunction]):
+    """Rewrites a finished integer program into a cheaper one."""
+
+    kind = "program pass"
+    stage: Stage = "exact"
+
+
+@dataclass(frozen=True)
 class Rewritings:
     """The rewritings of a pack, or of several: each kind in the order in which they were added."""
 
     passes: tuple[GraphPass, ...] = ()
     reductions: tuple[GraphReduction, ...] = ()
     alternatives: tuple[GraphAlternative, ...] = ()
+    program_passes: tuple[ProgramPass, ...] = ()
 
     def __add__(self, other: Rewritings) -> Rewritings:
         return Rewritings(
             self.passes + other.passes,
             self.reductions + other.reductions,
             self.alternatives + other.alternatives,
+            self.program_passes + other.program_passes,
         )
 
     def __bool__(self) -> bool:
-        return bool(self.passes or self.reductions or self.alternatives)
+        return self != Rewritings()
 
 
 class PassRegistrar:
-    """Registers graph passes, reductions and alternatives for one pack, while its hook runs."""
+    """Registers passes, reductions and alternatives for one pack, while its hook runs."""
 
     def __init__(self, origin: PackInfo) -> None:
         self._origin = origin
         self._passes: dict[str, GraphPass] = {}
         self._reductions: dict[str, GraphReduction] = {}
         self._alternatives: dict[str, GraphAlternative] = {}
+        self._program_passes: dict[str, ProgramPass] = {}
         self._closed = False
 
     @property
@@ -187,6 +204,45 @@ class PassRegistrar:
         name = self._free_name(fn, name, self._alternatives, "alternative", "alternatives")
         self._alternatives[name] = GraphAlternative(name, fn, self._origin)
 
+    def add_program(
+        self, fn: ProgramFunction, *, name: str | None = None, stage: Stage = "exact"
+    ) -> None:
+        """Registers a pass over finished integer programs.
+
+        It runs whenever a module is built, unless the caller wants none (``savings="none"``). Its results
+        are compared with the program's before it, on calibration data.
+
+        Args:
+            fn: takes (program, context) and returns a program and a list of remarks; the very program
+                that it was given if there is nothing to do. Nodes are replaced, never changed.
+            name: of the pass, unique in the pack; the function's own by default.
+            stage: "exact": every input keeps its result, and the pass is repeated while it finds more;
+                "calibrated": inputs keep theirs where they do what the calibration data did;
+                "final": exact, once, after all others.
+
+        Raises:
+            PackError: an argument is of a wrong kind, the name is taken, or the hook has already
+                returned.
+        """
+        self._check_open("program passes", name or fn)
+        if not _takes(fn, 2):
+            raise PackError(
+                "the program pass is no function of a program and its context",
+                where=Where(pack=self.pack),
+                got=repr(fn),
+                fix="pass a function such as `def fold(program, context): ...`",
+            )
+        if stage not in get_args(Stage):
+            raise PackError(
+                f"there is no stage {stage!r}",
+                where=Where(pack=self.pack),
+                expected=f"one of {', '.join(get_args(Stage))}",
+                got=repr(stage),
+                fix="choose one of them",
+            )
+        name = self._free_name(fn, name, self._program_passes, "program pass", "program passes")
+        self._program_passes[name] = ProgramPass(name, fn, self._origin, stage)
+
     def close(self) -> Rewritings:
         """Ends registration; returns what was added."""
         self._closed = True
@@ -194,15 +250,17 @@ class PassRegistrar:
             tuple(self._passes.values()),
             tuple(self._reductions.values()),
             tuple(self._alternatives.values()),
+            tuple(self._program_passes.values()),
         )
 
     def _check_open(self, plural: str, added: object) -> None:
         if self._closed:
+            argument = plural.replace(" ", "_")
             raise PackError(
                 f"{plural} can be registered only while `fhe_register_passes` runs",
                 where=Where(pack=self.pack),
                 got=repr(added),
-                fix=f"register in the hook, or use `fhe_core.registered({plural}=...)` for the "
+                fix=f"register in the hook, or use `fhe_core.registered({argument}=...)` for the "
                 "body of a `with`",
             )
 
@@ -213,7 +271,7 @@ class PassRegistrar:
         # What has no name of its own, such as a functools.partial, needs one.
         name = getattr(fn, "__name__", None) if name is None else name
         if not isinstance(name, str) or not name:
-            adder = "add" if kind == "pass" else f"add_{kind}"
+            adder = {"pass": "add", "program pass": "add_program"}.get(kind, f"add_{kind}")
             raise PackError(
                 f"the {kind}'s name is no text",
                 where=where,

@@ -11,7 +11,13 @@ from fhe_core.errors import PackError, UnsupportedOpError, Where
 from fhe_core.registry.calling import Hooks, Plugin
 from fhe_core.registry.choosing import NodeView, choose
 from fhe_core.registry.packs import LoadedPack
-from fhe_core.registry.passes import GraphAlternative, GraphPass, GraphReduction, Rewritings
+from fhe_core.registry.passes import (
+    GraphAlternative,
+    GraphPass,
+    GraphReduction,
+    ProgramPass,
+    Rewritings,
+)
 from fhe_core.registry.provenance import REGISTERED, PackInfo
 from fhe_core.registry.registrar import Registration, Slot
 from fhe_core.registry.schema import display_domain, newest_opset, normalize_domain
@@ -153,6 +159,10 @@ class Registry:
     def passes(self) -> tuple[GraphPass, ...]:
         """Every graph pass, in the order in which they run."""
         return self._rewritings.passes
+
+    def program_passes(self) -> tuple[ProgramPass, ...]:
+        """Every pass over integer programs, in the order in which they run within their stages."""
+        return self._rewritings.program_passes
 
     def reductions(self) -> tuple[GraphReduction, ...]:
         """Every reduction, in the order in which they are tried."""

@@ -13,7 +13,7 @@ from fhe_core.compiler.report.decisions import decisions
 from fhe_core.compiler.report.layers import Layer, layers_of
 from fhe_core.compiler.report.measuring import Errors, measured
 from fhe_core.graph.ir import Graph
-from fhe_core.program.savings.saving import elements
+from fhe_core.program.remarks import elements
 from fhe_core.program.widths import bits_of
 from fhe_core.quantization.module import FusionRow, QuantizedModule, Spending
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fhe_core.program.nodes import Node
 from fhe_core.program.program import Program
-from fhe_core.program.savings.saving import elements
+from fhe_core.program.remarks import elements
 from fhe_core.program.widths import bits_of
 
 #: Nodes that are no linear or layout operation.

@@ -24,8 +24,8 @@ from fhe_core.program import host
 from fhe_core.program.interpreter import Noise, group_values, real_group_values
 from fhe_core.program.nodes import Node
 from fhe_core.program.program import Program
+from fhe_core.program.remarks import elements
 from fhe_core.program.rules import RULES
-from fhe_core.program.savings.saving import elements
 from fhe_core.quantization.calibration import batches, static_batch
 from fhe_core.quantization.evidence import Evidence
 from fhe_core.quantization.module import QuantizedModule, decode

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fhe_core.plugins.optimization.constant_folding import read_elements, shared_roundings
 from fhe_core.program.nodes import BATCH, Node
 from fhe_core.program.program import Program
-from fhe_core.program.rules import RULES
-from fhe_core.program.savings.answers import read_elements, shared_roundings
-from fhe_core.program.savings.rewriting import (
+from fhe_core.program.remarks import Remark, each_costs, elements, place
+from fhe_core.program.rewriting import (
     Array,
     computed_by,
     flattened,
@@ -30,7 +30,7 @@ from fhe_core.program.savings.rewriting import (
     sample_shape,
     unflattened,
 )
-from fhe_core.program.savings.saving import Saving, each_costs, elements, place
+from fhe_core.program.rules import RULES
 
 #: Random inputs. Weights that differ by a multiple of 2^k agree on one with probability 2^(k - 64).
 _RUNS = 2
@@ -38,12 +38,12 @@ _SEED = 20240
 _CONSTANTS = ("weights", "factor", "offset", "value")
 
 
-def shared_nodes(program: Program) -> tuple[Program, list[Saving]]:
+def shared_nodes(program: Program) -> tuple[Program, list[Remark]]:
     """The program with each look-up, exact rounding and product computed once."""
     numbers = fingerprints(program)
     first: dict[bytes, Node] = {}
     made: dict[int, Node] = {}
-    found: list[Saving] = []
+    found: list[Remark] = []
 
     def change(node: Node, moved: Node) -> Node:
         if node.op == "input":
@@ -60,16 +60,18 @@ def shared_nodes(program: Program) -> tuple[Program, list[Saving]]:
     return (program, []) if result is program else (result, found)
 
 
-def _merged(node: Node, twin: Node) -> list[Saving]:
+def _merged(node: Node, twin: Node) -> list[Remark]:
     """What a node that equals another one costs no more."""
     also = "itself" if place(twin) == place(node) else place(twin)
     says = f"all {elements(node)} elements are equal to those of {also}"
     if node.op == "lookup":
-        return [Saving("shared look-ups", place(node), elements(node), says)]
+        return [Remark("common-subexpression elimination", place(node), elements(node), says)]
     if node.op == "round" and node.attributes["exact"]:
         count = elements(node) * int(node.attributes["dropped"])
-        return [Saving("shared roundings", place(node), count, says)]
-    return [Saving("shared products", place(node), 0, says)] if "weights" in node.attributes else []
+        return [Remark("common-subexpression elimination", place(node), count, says)]
+    if "weights" in node.attributes:
+        return [Remark("common-subexpression elimination", place(node), 0, says)]
+    return []
 
 
 # -- which elements are equal
@@ -189,12 +191,12 @@ def _owners(
     return owners
 
 
-def shared_elements(program: Program) -> tuple[Program, list[Saving]]:
+def shared_elements(program: Program) -> tuple[Program, list[Remark]]:
     """The program with each element of a look-up computed once."""
     owners = _owners(program.lookups, fingerprints(program))
     shared = shared_roundings(program)
     made: dict[int, Node] = {}
-    found: list[Saving] = []
+    found: list[Remark] = []
 
     def change(node: Node, moved: Node) -> Node:
         made[id(node)] = moved
@@ -207,7 +209,9 @@ def shared_elements(program: Program) -> tuple[Program, list[Saving]]:
         made[id(node)] = copied
         count = elements(node) - len(np.unique(own.place[own.mine]))
         says = f"{count} of {elements(node)} look-ups are equal to others: they are copied"
-        found.append(Saving("shared look-ups", place(node), count * each_costs(node), says))
+        found.append(
+            Remark("common-subexpression elimination", place(node), count * each_costs(node), says)
+        )
         return copied
 
     result = rewritten(program, change)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fhe_core.program.savings import lookups
+from fhe_core.program.remarks import lookups
 from fhe_core.quantization.planning import Settings
 from fhe_core.quantization.session import Session
 from fhe_ops_std.composing import compose_linear

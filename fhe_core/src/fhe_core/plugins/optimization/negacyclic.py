@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from fhe_core.program.program import Program
-from fhe_core.program.savings.saving import Saving, elements, place
+from fhe_core.program.remarks import Remark, elements, place
 
 
-def padding_bits(program: Program) -> list[Saving]:
+def remarks(program: Program) -> list[Remark]:
     """What is said of the look-ups of a program that use it."""
     return [
-        Saving(
-            "padding bit",
+        Remark(
+            "negacyclic look-up",
             place(node),
             0,
             f"{elements(node)} look-ups use the padding bit: they are triangles, and take one bit less",

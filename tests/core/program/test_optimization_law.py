@@ -8,12 +8,12 @@ import numpy as np
 from fhe_core.program.interpreter import Interpreter
 from fhe_core.program.nodes import BATCH, Node
 from fhe_core.program.program import Program
-from fhe_core.program.savings import lookups, saved
+from fhe_core.program.remarks import lookups
 from fhe_core.program.widths import bits_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .programs import entry, fixed, linear, looked_up, program, rounded, widened
+from .programs import entry, fixed, linear, looked_up, program, rounded, saved, widened
 
 #: A table of more bits would be long; and accumulators that are too wide are left unread.
 _MOST_BITS = 7

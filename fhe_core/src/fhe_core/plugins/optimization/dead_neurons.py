@@ -17,13 +17,13 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from fhe_core.plugins.optimization.constant_folding import Lines, lines_of, without_lines
 from fhe_core.program.antiperiodic import whole_tables
 from fhe_core.program.interpreter import Interpreter
 from fhe_core.program.nodes import BATCH
 from fhe_core.program.program import Program
-from fhe_core.program.savings.answers import Lines, lines_of, without_lines
-from fhe_core.program.savings.rewriting import Array
-from fhe_core.program.savings.saving import Saving, place
+from fhe_core.program.remarks import Remark, place
+from fhe_core.program.rewriting import Array
 
 #: With fewer samples, none of which leaves a range, one in thirty still may (rule of three: Hanley,
 #: Lippman-Hand, 1983).
@@ -38,7 +38,9 @@ _CHUNK = 512
 Levels = Mapping[int, tuple[Array, Array]]
 
 
-def silent_neurons(program: Program, samples: Mapping[str, Array]) -> tuple[Program, list[Saving]]:
+def without_dead_neurons(
+    program: Program, samples: Mapping[str, Array]
+) -> tuple[Program, list[Remark]]:
     """The program without look-ups that have one answer on the samples.
 
     Args:
@@ -57,18 +59,18 @@ def silent_neurons(program: Program, samples: Mapping[str, Array]) -> tuple[Prog
     wrong = _wrong(program, _constants(program, seen), second)
     program, found = without_lines(program, lines)
     shares = {name: number / (count // 2) for name, number in wrong.items()}
-    return program, [_measured(saving, shares) for saving in found]
+    return program, [_measured(remark, shares) for remark in found]
 
 
-def _measured(saving: Saving, shares: Mapping[str, float]) -> Saving:
-    if saving.name != "known answers":
-        return replace(saving, says=f"{saving.says} but silent neurons", exact=False)
-    count = saving.says.partition(" look-ups")[0]
+def _measured(remark: Remark, shares: Mapping[str, float]) -> Remark:
+    if remark.name != "constant folding":
+        return replace(remark, says=f"{remark.says} but dead neurons", exact=False)
+    count = remark.says.partition(" look-ups")[0]
     says = (
         f"{count} look-ups had one answer on the calibration data, which is added as a constant; with what "
-        f"half of it shows, {shares[saving.node]:.2%} of the other half's samples would have another"
+        f"half of it shows, {shares[remark.node]:.2%} of the other half's samples would have another"
     )
-    return replace(saving, name="silent neurons", says=says, exact=False)
+    return replace(remark, name="dead-neuron pruning", says=says, exact=False)
 
 
 def _constants(program: Program, levels: Levels) -> dict[int, Lines]:

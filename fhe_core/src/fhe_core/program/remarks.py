@@ -1,4 +1,4 @@
-"""What a pass over a finished program reports, and the count that it is about."""
+"""Remarks of optimisation passes over integer programs, and the bootstraps that they count."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from fhe_core.program.program import Program
 
 
 @dataclass(frozen=True)
-class Saving:
-    """What one pass left out at one place.
+class Remark:
+    """One pass's effect at one place.
 
     Attributes:
         name: of the pass.

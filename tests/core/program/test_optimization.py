@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fhe_core.plugins.optimization.common_subexpressions import fingerprints
 from fhe_core.program.interpreter import Interpreter
 from fhe_core.program.nodes import BATCH, Node
 from fhe_core.program.program import Program
-from fhe_core.program.savings import Saving, lookups, saved
-from fhe_core.program.savings.twins import fingerprints
+from fhe_core.program.remarks import Remark, lookups
 from fhe_core.program.storage import program_from_document, program_to_document
 
-from .programs import entry, fixed, linear, looked_up, program, rounded, widened
+from .programs import entry, fixed, linear, looked_up, program, rounded, saved, widened
 
 X = np.random.default_rng(1).integers(-4, 4, (200, 4))
 EYE = np.eye(4, dtype=int)
@@ -65,7 +65,7 @@ def tables(*rows: Any) -> Any:
 def test_channels_with_one_answer_are_added_as_constants() -> None:
     made = program(looked_up(accumulator(), tables(RELU, 3, RELU, 0)))
     _, counts = spared(made)
-    assert counts["known answers"] == 2
+    assert counts["constant folding"] == 2
 
 
 def test_an_answer_is_known_where_bounds_leave_the_table_one_value() -> None:
@@ -74,19 +74,19 @@ def test_an_answer_is_known_where_bounds_leave_the_table_one_value() -> None:
     fixed(4, total)
     first = looked_up(total, tables(RELU, LEVELS % 3, LEVELS % 3, LEVELS % 3))
     _, counts = spared(program(first))
-    assert counts["known answers"] == 1
+    assert counts["constant folding"] == 1
 
 
 def test_constants_that_were_padded_before_a_look_up_take_none() -> None:
     padded = linear("pad", accumulator(), widths=((0, 0), (1, 1)), value=np.full((1, 1), 2))
     fixed(4, padded)
     _, counts = spared(program(looked_up(padded, [RANDOM[0]])))
-    assert counts["known answers"] == 2
+    assert counts["constant folding"] == 2
 
 
 def test_something_is_left_of_a_look_up_whose_answers_are_all_known() -> None:
     less, counts = spared(program(looked_up(accumulator(), tables(1, 2, 3, 4))))
-    assert counts["known answers"] == 3
+    assert counts["constant folding"] == 3
     assert lookups(less) == 1
 
 
@@ -95,7 +95,7 @@ def test_a_known_answer_spares_the_look_ups_of_an_exact_rounding_too(exact: bool
     source = rounded(accumulator(), 2, exact=exact)
     made = program(looked_up(source, np.array([[1] * 4, [0, 1, 2, 3], [0, 0, 1, 1], [3, 2, 1, 1]])))
     _, counts = spared(made)
-    assert counts["known answers"] == (3 if exact else 1)
+    assert counts["constant folding"] == (3 if exact else 1)
 
 
 def test_an_exact_rounding_that_several_look_ups_read_stays_whole() -> None:
@@ -121,7 +121,11 @@ def test_what_only_zero_weights_and_known_answers_read_is_not_looked_up() -> Non
     size = 1 << total.width
     made = program(looked_up(total, [np.arange(size) % 5, np.full(size, 2)]))
     _, counts = spared(made)
-    assert counts == {"unread elements": 2, "known answers": 1, "unread products": 0}
+    assert counts == {
+        "dead-code elimination": 2,
+        "constant folding": 1,
+        "dead-channel elimination": 0,
+    }
 
 
 def test_pixels_that_a_stride_steps_over_are_not_looked_up() -> None:
@@ -131,7 +135,9 @@ def test_pixels_that_a_stride_steps_over_are_not_looked_up() -> None:
     conv = linear("conv", pixels, weights=kernel, strides=(2, 2), dilations=(1, 1), group=1)
     widened([pixels, conv])
     less, savings = saved(program(conv))
-    assert [(saving.name, saving.lookups) for saving in savings] == [("unread elements", 2 * 16)]
+    assert [(saving.name, saving.lookups) for saving in savings] == [
+        ("dead-code elimination", 2 * 16)
+    ]
     values = {"x": np.random.default_rng(0).integers(0, 2, (8, 2, 5, 5))}
     np.testing.assert_array_equal(Interpreter(less)(values), Interpreter(program(conv))(values))
 
@@ -141,7 +147,7 @@ def test_elements_that_are_dropped_after_a_look_up_are_dropped_before_it() -> No
     picked = linear("take", first, indices=np.array([3, 0]), axis=1)
     widened([first, picked])
     _, counts = spared(program(picked))
-    assert counts["unread elements"] == 2
+    assert counts["dead-code elimination"] == 2
 
 
 # -- affine tables
@@ -151,7 +157,7 @@ def test_an_unrounded_look_up_that_is_affine_is_the_accumulator() -> None:
     made = program(looked_up(accumulator(), tables(LEVELS, -LEVELS - 1, RELU, LEVELS)))
     assert made.outputs[0].width == 4
     _, counts = spared(made)
-    assert counts["affine tables"] == 3
+    assert counts["affine look-up folding"] == 3
 
 
 def test_a_neuron_that_bounds_keep_positive_passes_its_integers_on() -> None:
@@ -160,7 +166,7 @@ def test_a_neuron_that_bounds_keep_positive_passes_its_integers_on() -> None:
     first = looked_up(total, [RELU])
     fixed(4, first)
     less, counts = spared(program(first))
-    assert counts["affine tables"] == 4
+    assert counts["affine look-up folding"] == 4
     assert not less.lookups
 
 
@@ -180,7 +186,7 @@ def test_an_affine_look_up_stays_behind_a_rounding_and_between_widths() -> None:
 def test_channels_of_equal_weights_and_tables_are_looked_up_once() -> None:
     """Columns 0 and 2 of the weights are equal."""
     _, counts = spared(program(looked_up(accumulator(), [RANDOM[0]])))
-    assert counts["shared look-ups"] == 1
+    assert counts["common-subexpression elimination"] == 1
     _, counts = spared(program(looked_up(accumulator(), RANDOM)))
     assert not counts
 
@@ -193,7 +199,7 @@ def test_what_is_copied_before_a_look_up_is_copied_behind_it() -> None:
     )
     fixed(4, *Program.of([stretched]).nodes[1:])
     _, counts = spared(program(looked_up(stretched, [RANDOM[0]])))
-    assert counts["shared look-ups"] == 16
+    assert counts["common-subexpression elimination"] == 16
 
 
 def test_equal_look_ups_of_one_tensor_are_one() -> None:
@@ -202,7 +208,7 @@ def test_equal_look_ups_of_one_tensor_are_one() -> None:
     total = linear("add", *ends)
     widened([*ends, total])
     _, counts = spared(program(total))
-    assert counts["shared look-ups"] == 4
+    assert counts["common-subexpression elimination"] == 4
 
 
 def test_some_look_ups_of_a_tensor_are_among_those_of_another() -> None:
@@ -213,7 +219,7 @@ def test_some_look_ups_of_a_tensor_are_among_those_of_another() -> None:
     second = looked_up(turned, [RANDOM[0], RANDOM[1], RANDOM[0]])
     fixed(3, first, second)
     _, counts = spared(program(first, second))
-    assert counts["shared look-ups"] == 2
+    assert counts["common-subexpression elimination"] == 2
 
 
 def test_no_element_that_is_read_becomes_one_that_nothing_reads() -> None:
@@ -253,7 +259,7 @@ def test_equal_expressions_are_computed_once() -> None:
     ]
     less, savings = saved(program(linear("add", *ends), z))
     names = {saving.name for saving in savings}
-    assert {"shared products", "shared look-ups", "shared roundings"} <= names
+    assert {"common-subexpression elimination"} <= names
     assert [node.op for node in less.nodes].count("matmul") == 1
 
 
@@ -267,7 +273,7 @@ def test_outputs_that_lost_their_look_ups_are_not_multiplied() -> None:
     fixed(4, shifted)
     made = program(looked_up(shifted, tables(RELU, 3, LEVELS % 5, 0)))
     less, counts = spared(made)
-    assert counts["unread products"] == 0
+    assert counts["dead-channel elimination"] == 0
     (product,) = (node for node in less.nodes if node.op == "matmul")
     np.testing.assert_array_equal(product.attributes["weights"], WEIGHTS[:, [0, 2]])
     assert "kernel" not in product.attributes
@@ -283,14 +289,14 @@ def test_a_product_that_something_else_reads_stays_whole() -> None:
 # -- silent neurons
 
 
-def silent(samples: Any) -> tuple[Program, tuple[Saving, ...]]:
+def silent(samples: Any) -> tuple[Program, tuple[Remark, ...]]:
     return saved(program(looked_up(accumulator(EYE), [RELU])), {"x": samples})
 
 
 def test_a_neuron_that_was_never_positive_loses_its_look_up() -> None:
     less, savings = silent(np.concatenate([-abs(X[:, :1]) - 3, X[:, 1:]], axis=1))
     (saving,) = (each for each in savings if each.lookups)
-    assert (saving.name, saving.lookups, saving.exact) == ("silent neurons", 1, False)
+    assert (saving.name, saving.lookups, saving.exact) == ("dead-neuron pruning", 1, False)
     assert "0.00% of the other half's samples" in saving.says
     assert lookups(less) == 3
 
@@ -374,7 +380,12 @@ def test_a_circuit_with_savings_computes_the_same_and_costs_less(whole: Program)
 
     less, savings = saved(whole)
     names = {saving.name for saving in savings}
-    assert names >= {"known answers", "unread elements", "shared look-ups", "affine tables"}
+    assert names >= {
+        "constant folding",
+        "dead-code elimination",
+        "common-subexpression elimination",
+        "affine look-up folding",
+    }
     circuit, dearer = (compile_program(made, 2.0**-40) for made in (less, whole))
     assert circuit.cost.complexity < dearer.cost.complexity / 2
     values = {"x": np.random.default_rng(0).integers(0, 4, (3, 1, 3, 3))}

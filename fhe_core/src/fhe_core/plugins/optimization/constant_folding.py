@@ -22,8 +22,8 @@ from fhe_core.program.adjoints import operand_gradients
 from fhe_core.program.antiperiodic import whole_tables
 from fhe_core.program.nodes import BATCH, Node
 from fhe_core.program.program import Program
-from fhe_core.program.rules import RULES
-from fhe_core.program.savings.rewriting import (
+from fhe_core.program.remarks import Remark, each_costs, elements, place
+from fhe_core.program.rewriting import (
     Array,
     added,
     bounds,
@@ -32,7 +32,7 @@ from fhe_core.program.savings.rewriting import (
     rewritten,
     sample_shape,
 )
-from fhe_core.program.savings.saving import Saving, each_costs, elements, place
+from fhe_core.program.rules import RULES
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Lines:
         return self.found & (self.factor == 0)
 
 
-def known_answers(program: Program) -> tuple[Program, list[Saving]]:
+def without_known_answers(program: Program) -> tuple[Program, list[Remark]]:
     """The program without look-ups whose answer is known, affine or unread for any input."""
     lines = {id(node): lines_of(node, *guaranteed_levels(node)) for node in program.lookups}
     return without_lines(program, lines)
@@ -71,7 +71,7 @@ def guaranteed_levels(looked_up: Node) -> tuple[Array, Array]:
     return (low + size // 2) // size, (high + size // 2) // size
 
 
-def without_lines(program: Program, lines: Mapping[int, Lines]) -> tuple[Program, list[Saving]]:
+def without_lines(program: Program, lines: Mapping[int, Lines]) -> tuple[Program, list[Remark]]:
     """The program without the look-ups that are constant or affine, and those that are not read then.
 
     Args:
@@ -84,7 +84,7 @@ def without_lines(program: Program, lines: Mapping[int, Lines]) -> tuple[Program
         if node.shape[0] == BATCH and id(node.inputs[0]) not in shared
     }
     read = read_elements(program, lines)
-    found: list[Saving] = []
+    found: list[Remark] = []
 
     def change(node: Node, moved: Node) -> Node:
         if id(node) not in lines:
@@ -92,9 +92,9 @@ def without_lines(program: Program, lines: Mapping[int, Lines]) -> tuple[Program
         own = lines[id(node)]
         result, live = _cut(moved, own, read[id(node)])
         masks = {
-            "known answers": read[id(node)] & own.constant,
-            "affine tables": read[id(node)] & own.found & ~own.constant,
-            "unread elements": ~read[id(node)],
+            "constant folding": read[id(node)] & own.constant,
+            "affine look-up folding": read[id(node)] & own.found & ~own.constant,
+            "dead-code elimination": ~read[id(node)],
         }
         counts = {name: int((mask & ~live).sum()) for name, mask in masks.items()}
         found.extend(_spared(name, node, count) for name, count in counts.items() if count)
@@ -105,15 +105,15 @@ def without_lines(program: Program, lines: Mapping[int, Lines]) -> tuple[Program
 
 
 _WHY = {
-    "known answers": "have one answer at every level: it is added as a constant",
-    "affine tables": "are affine in what they read, which takes their place",
-    "unread elements": "are read by nothing",
+    "constant folding": "have one answer at every level: it is added as a constant",
+    "affine look-up folding": "are affine in what they read, which takes their place",
+    "dead-code elimination": "are read by nothing",
 }
 
 
-def _spared(name: str, looked_up: Node, count: int) -> Saving:
+def _spared(name: str, looked_up: Node, count: int) -> Remark:
     says = f"{count} of {elements(looked_up)} look-ups {_WHY[name]}"
-    return Saving(name, place(looked_up), count * each_costs(looked_up), says)
+    return Remark(name, place(looked_up), count * each_costs(looked_up), says)
 
 
 def shared_roundings(program: Program) -> set[int]:

@@ -14,11 +14,11 @@ import numpy as np
 
 from fhe_core.program.nodes import Node
 from fhe_core.program.program import Program
-from fhe_core.program.savings.rewriting import Array, bounds, rewritten
-from fhe_core.program.savings.saving import Saving, place
+from fhe_core.program.remarks import Remark, place
+from fhe_core.program.rewriting import Array, bounds, rewritten
 
 
-def unread_products(program: Program) -> tuple[Program, list[Saving]]:
+def without_dead_channels(program: Program) -> tuple[Program, list[Remark]]:
     """The program with products of only those outputs that are read."""
     readers: dict[int, int] = {}
     for node in program.nodes:
@@ -26,7 +26,7 @@ def unread_products(program: Program) -> tuple[Program, list[Saving]]:
             readers[id(source)] = readers.get(id(source), 0) + 1
     for node in program.outputs:
         readers[id(node)] = readers.get(id(node), 0) + 1
-    found: list[Saving] = []
+    found: list[Remark] = []
 
     def change(node: Node, moved: Node) -> Node:
         (source,) = node.inputs if len(node.inputs) == 1 else (node,)
@@ -36,7 +36,7 @@ def unread_products(program: Program) -> tuple[Program, list[Saving]]:
         indices = node.attributes["indices"] % source.shape[axis]
         if len(np.unique(indices)) == source.shape[axis]:
             return moved
-        cut: list[Saving] = []
+        cut: list[Remark] = []
         result = _part(moved.inputs[0], source, indices, axis, readers, cut)
         if result is None:
             return moved
@@ -53,7 +53,7 @@ def _part(
     indices: Array,
     axis: int,
     readers: Mapping[int, int],
-    cut: list[Saving],
+    cut: list[Remark],
 ) -> Node | None:
     """Only the slices at ``indices`` of a tensor, its product computing no others; None where it has none.
 
@@ -71,7 +71,7 @@ def _part(
             return None
         weights = np.take(moved.attributes["weights"], indices, weight_axis)
         says = f"{size - len(indices)} of {size} outputs are read by nothing: their weights go"
-        cut.append(Saving("unread products", place(moved), 0, says))
+        cut.append(Remark("dead-channel elimination", place(moved), 0, says))
         return _slices(moved, moved.inputs, indices, axis, {"weights": weights})
     if moved.op not in _ELEMENTWISE or any(node.shape != moved.shape for node in moved.inputs):
         return None
