@@ -12,6 +12,8 @@ from fhe_core.program.interpreter import Interpreter
 from fhe_core.program.nodes import Node
 from fhe_core.program.program import Program
 from fhe_core.program.wrapping import Wraps
+from fhe_core.quantization.accumulators import Accumulators
+from fhe_core.quantization.extremes import Flat
 from fhe_core.quantization.module import QuantizedModule
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -250,3 +252,18 @@ def test_no_input_makes_a_guaranteed_accumulator_wrap(data: st.DataObject) -> No
     wraps = Wraps(strict=True)
     Interpreter(qm.program)(qm.encode(x), None, wraps)
     assert not wraps.wrong, wraps.nodes
+
+
+def test_a_look_up_that_is_flat_at_one_end_needs_little_room_at_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is beyond one end is answered as at this end for as long as the function is flat at the other."""
+
+    def headroom() -> float:
+        x = np.random.default_rng(3).normal(size=(300, 10)).astype(np.float32)
+        plan = fhe_core.quantize(relu_net(), x, n_bits=6, rounding=5).plan
+        return plan.accumulators["h"].headroom
+
+    knowing = headroom()
+    monkeypatch.setattr(Accumulators, "_flat", lambda self, node, span: Flat.nowhere(span))
+    assert knowing < 0.7 * headroom()

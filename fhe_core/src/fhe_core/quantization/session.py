@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -259,7 +260,8 @@ class Session:
             if not measured.fit_weights(recorded, plan):
                 break
             recorded = self._record(plan)
-            measured.values, measured.recorded = self.measured(recorded), recorded
+            # Anew: what it has worked out of the tensors recorded before is not so of these.
+            measured = replace(measured, values=self.measured(recorded), recorded=recorded)
             measured.widen(measured.kept)
         nodes = Program.of(recorded.integers).nodes
         found = measured.ranges(nodes)
