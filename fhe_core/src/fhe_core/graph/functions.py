@@ -19,7 +19,7 @@ from onnx import AttributeProto, helper
 
 from fhe_core.errors import ModelError, UnsupportedOpError, Where
 from fhe_core.graph.steps import Resolver
-from fhe_core.graph.validity import NEWEST_VERSION
+from fhe_core.graph.validity import DEFAULT_DOMAINS, NEWEST_VERSION
 from fhe_core.registry import OpSpec
 from fhe_core.registry.schema import normalize_domain
 
@@ -107,7 +107,7 @@ def model_types(model: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
     # What onnx cannot infer stays unknown: its errors differ between versions and backends.
     with contextlib.suppress(Exception):
         # Not with data_prop: onnx then computes what is concatenated, element by element.
-        model = onnx.shape_inference.infer_shapes(model)
+        model = onnx.shape_inference.infer_shapes(inferable(model))
     found: dict[str, onnx.TypeProto] = {}
     for graph in _graphs(model.graph):
         for tensor in graph.initializer:
@@ -116,6 +116,21 @@ def model_types(model: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
             if info.type.WhichOneof("value"):
                 found[info.name] = info.type
     return found
+
+
+def inferable(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without the nodes of other domains than the default one: onnx 1.23 may crash on theirs.
+
+    What they write is of unknown type.
+    """
+    if all(node.domain in DEFAULT_DOMAINS for node in model.graph.node):
+        return model
+    kept = [node for node in model.graph.node if node.domain in DEFAULT_DOMAINS]
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.node[:]
+    copy.graph.node.extend(kept)
+    return copy
 
 
 def bound(

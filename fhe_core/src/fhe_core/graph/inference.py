@@ -21,6 +21,9 @@ _TOLD = 2**10
 #: Implementations are tried on inputs of up to this many elements together.
 _TRIED = 2**20
 
+#: NumPy has no arrays of more elements, whatever memory they take.
+_MOST = 2.0**59
+
 
 class TensorType(NamedTuple):
     """The type of a tensor whose dimensions are all numbers."""
@@ -99,6 +102,8 @@ def _by_onnx(
         if not all(dim.HasField("dim_value") for dim in tensor.shape.dim):
             return {}
         shape = tuple(dim.dim_value for dim in tensor.shape.dim)
+        if np.prod(shape, dtype=float) > _MOST:
+            return {}
         result[name] = TensorType(DTYPES[tensor.elem_type], shape)
     return result
 

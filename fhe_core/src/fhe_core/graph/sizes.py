@@ -12,6 +12,7 @@ from onnx import helper
 
 from fhe_core.errors import ModelError
 from fhe_core.graph.budgets import check_bytes
+from fhe_core.graph.functions import inferable
 from fhe_core.graph.names import where_of
 from fhe_core.graph.tensors import DTYPES
 
@@ -45,7 +46,7 @@ def _inferred(model: onnx.ModelProto) -> Any:
         if model.functions:
             outline = onnx.inliner.inline_local_functions(outline)
         # Not with data_prop: onnx then computes what is concatenated, element by element.
-        return onnx.shape_inference.infer_shapes(outline).graph
+        return onnx.shape_inference.infer_shapes(inferable(outline)).graph
     except Exception:  # noqa: BLE001 - what onnx cannot infer stays unknown, each version in its way
         return onnx.GraphProto()
 
