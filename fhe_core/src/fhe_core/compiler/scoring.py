@@ -22,6 +22,9 @@ LABELS_TOLERANCE = 0.005
 OUTPUTS_TOLERANCE = 0.02
 #: Scores of classes that are as near to each other, as a share of the largest, are the same.
 _EQUAL = 1e-6
+#: A model that holds its answers for less likely to be right, as a share of how often they are, knows too
+#: little of itself.
+_SURE = 0.97
 #: A variance that is less, as a share of the mean square, is none.
 _NOTHING = 1e-12
 
@@ -188,7 +191,7 @@ class Numbers(Measure):
 class Classification(Measure):
     """Accuracy. The loss is what the float model itself believes of the answers that changed: how much likelier
     its own is than the new one. Where it has no scores of classes, half of the answers that changed: where two
-    nearly equal models differ, either may be right.
+    nearly equal models differ, either may be right; that at least, too, where it doubts more than it errs.
 
     Attributes:
         reference: the float model's answers.
@@ -217,7 +220,11 @@ class Classification(Measure):
         likely = _probabilities(self.scores)
         known = (places >= 0) & (places < likely.shape[-1])
         new = np.take_along_axis(likely, np.where(known, places, 0)[..., None], axis=-1)[..., 0]
-        return float(np.mean(likely.max(axis=-1) - np.where(known, new, 0.0)))
+        believed = float(np.mean(likely.max(axis=-1) - np.where(known, new, 0.0)))
+        doubts = self.labels is not None and likely.max(axis=-1).mean() < _SURE * accuracy(
+            self.reference, self.labels
+        )
+        return max(believed, float(np.mean(found != self.reference)) / 2) if doubts else believed
 
     def _found(self, output: Any) -> Array:
         return self.answers(output).reshape(self.reference.shape)
