@@ -46,10 +46,11 @@ demo: setup  ## classify handwritten digits under encryption, end to end
 test: lint models  ## lint, then all tests with coverage
 	$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal --cov --cov-report=
 
-lint: setup  ## formatting, style and types
+lint: setup  ## formatting, style, types, and who imports whom
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 mutants: setup  ## put 60 small faults into copies of the code, and see whether the tests notice
 	@$(BIN)/python -m pip install -qq -c constraints.txt --group mutants

@@ -75,7 +75,10 @@ def test_has_its_entry_point(wheel: Wheel) -> None:
     if wheel.package in PACKS:
         expected = {"fhe_core.packs": {PACKS[wheel.package]: wheel.package}}
     else:
-        expected = {"console_scripts": {"fhe-ops": "fhe_core.cli:main"}}
+        expected = {
+            "console_scripts": {"fhe-ops": "fhe_core.cli:main"},
+            "fhe_core.packs": {"optimization": "fhe_core.plugins.optimization"},
+        }
     sections = wheel.entry_points.sections()
     assert {name: dict(wheel.entry_points[name]) for name in sections} == expected
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ResourceError,
         SignatureError,
         UnsupportedOpError,
+        Where,
         WrapAroundWarning,
     )
     from fhe_core.graph.ir import Graph, Node
@@ -35,9 +36,10 @@ if TYPE_CHECKING:
     from fhe_core.program.tensor import Tensor
     from fhe_core.quantization.array import QuantizedArray
     from fhe_core.quantization.module import QuantizedModule
-    from fhe_core.quantization.op import QuantizedOp
+    from fhe_core.quantization.op import QuantizedOp, WeightChannels
     from fhe_core.quantization.plan import Plan
     from fhe_core.quantization.post_training import quantize
+    from fhe_core.quantization.quantizers import QuantizationParameters, QuantizationStats
     from fhe_core.registry import (
         OUTPUTS_WANTED,
         OpSignature,
@@ -65,6 +67,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ResourceError",
         "SignatureError",
         "UnsupportedOpError",
+        "Where",
         "WrapAroundWarning",
     ),
     "registry": (
@@ -86,7 +89,8 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "graph.support": ("SupportReport",),
     "quantization.checking": ("check",),
     "quantization.array": ("QuantizedArray",),
-    "quantization.op": ("QuantizedOp",),
+    "quantization.op": ("QuantizedOp", "WeightChannels"),
+    "quantization.quantizers": ("QuantizationParameters", "QuantizationStats"),
     "quantization.plan": ("Plan",),
     "quantization.module": ("QuantizedModule",),
     "quantization.post_training": ("quantize",),
@@ -114,6 +118,8 @@ __all__ = [
     "Plan",
     "PlanError",
     "ProcessError",
+    "QuantizationParameters",
+    "QuantizationStats",
     "QuantizedArray",
     "QuantizedModule",
     "QuantizedOp",
@@ -124,6 +130,8 @@ __all__ = [
     "SupportReport",
     "Tensor",
     "UnsupportedOpError",
+    "WeightChannels",
+    "Where",
     "WrapAroundWarning",
     "check",
     "compile",

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from fhe_core.errors import InputError, ModelError, Where
 from numpy.typing import NDArray
+
+from fhe_core import InputError, ModelError, Where
 
 Array = NDArray[Any]
 

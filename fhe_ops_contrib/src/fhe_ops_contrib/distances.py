@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from fhe_core.errors import ModelError, Where
 
+from fhe_core import ModelError, Where
 from fhe_ops_contrib._checks import Array
 from fhe_ops_contrib.kernels import squared_distances
 

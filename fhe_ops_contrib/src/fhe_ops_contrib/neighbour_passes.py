@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from fhe_core.errors import FheError
 
+from fhe_core import FheError
 from fhe_ops_contrib import distances
 from fhe_ops_contrib._checks import DOMAIN
 from fhe_ops_contrib.wiring import Wiring

@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from fhe_core.errors import ModelError
 
+from fhe_core import ModelError
 from fhe_ops_contrib._checks import DOMAIN, OWN_DOMAIN
 from fhe_ops_contrib.svm import Machine, classifier_machine, regressor_machine
 from fhe_ops_contrib.transforms import transform

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from fhe_core.errors import ModelError, Where
 from numpy.typing import NDArray
 
+from fhe_core import ModelError, Where
 from fhe_ops_contrib._domains import Flag
 
 Array = NDArray[Any]

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from fhe_core.quantization.op import WeightChannels
 
-from fhe_core import CompilationError, QuantizedArray, QuantizedOp
+from fhe_core import CompilationError, QuantizedArray, QuantizedOp, WeightChannels
 from fhe_ops_contrib import linear
 from fhe_ops_contrib.labels import chosen, named_in
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from fhe_core.quantization.quantizers import QuantizationParameters
 
-from fhe_core import CompilationError, QuantizedArray, QuantizedOp
+from fhe_core import CompilationError, QuantizationParameters, QuantizedArray, QuantizedOp
 from fhe_ops_contrib.qonnx import integer_range, power_of_two
 
 #: The plan's integers may have as many.

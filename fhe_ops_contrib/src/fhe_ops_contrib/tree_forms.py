@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from fhe_core.errors import CompilationError, Where
 
+from fhe_core import CompilationError, Where
 from fhe_ops_contrib._checks import Array
 from fhe_ops_contrib.ensembles import MEMBER, MODES, Ensemble
 

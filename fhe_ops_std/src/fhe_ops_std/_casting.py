@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from fhe_core.errors import UnsupportedOpError
 from numpy.typing import NDArray
+
+from fhe_core import UnsupportedOpError
 
 from ._precision import precise
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fhe_core.errors import Where
-
-from fhe_core import ModelError
+from fhe_core import ModelError, Where
 
 
 def require_fit(

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from fhe_core.errors import FheError
 from numpy.typing import NDArray
+
+from fhe_core import FheError
 
 from ._linearity import Region
 
@@ -88,9 +89,9 @@ def double(graph: Graph, nodes: Sequence[Any], start: str, shape: Shape, end: st
         graph: has their constants.
         shape: of ``start``, without the batch.
     """
-    from fhe_core.graph.ir import Graph, ValueInfo
+    from fhe_core.graphs import ValueInfo
 
-    from fhe_core import NumpyModule
+    from fhe_core import Graph, NumpyModule
 
     read = {name for node in nodes for name in node.reads}
     constants = {

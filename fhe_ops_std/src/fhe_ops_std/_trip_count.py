@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from fhe_core.errors import FheError
 from numpy.typing import NDArray
+
+from fhe_core import FheError
 
 if TYPE_CHECKING:
     # Importing them imports onnx, which listing operators should not cost.

@@ -6,7 +6,8 @@ import functools
 from typing import Any
 
 import numpy as np
-from fhe_core.errors import UnsupportedOpError
+
+from fhe_core import UnsupportedOpError
 
 # ml_dtypes keeps each of these in a byte of its own.
 _NARROW = {

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from fhe_core.errors import ModelError
 from numpy.typing import NDArray
+
+from fhe_core import ModelError
 
 Array = NDArray[Any]
 

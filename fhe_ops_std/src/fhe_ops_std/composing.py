@@ -13,8 +13,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from fhe_core.errors import FheError
 from numpy.typing import NDArray
+
+from fhe_core import FheError
 
 from ._affine import NUMPY_BROADCASTING, is_finite
 from ._composed import FORMS, Step
@@ -39,7 +40,7 @@ _ROUNDINGS = 16
 
 def compose_linear(graph: Graph) -> Graph:
     """The graph with one Conv, Gemm or MatMul for each region of affine nodes that has several."""
-    from fhe_core.quantization.placement import is_trained
+    from fhe_core.graphs import is_trained
 
     from fhe_core import get_registry
 
@@ -165,7 +166,7 @@ def _chain(
 
 def _replaced(graph: Graph, producer: Node, chain: Sequence[Node]) -> Graph:
     """The graph with other nodes in one's place, without what nothing needs any more."""
-    from fhe_core.graph.simplify import drop_dead_nodes
+    from fhe_core.graphs import drop_dead_nodes
 
     nodes = (new for node in graph.nodes for new in (chain if node is producer else (node,)))
     return drop_dead_nodes(replace(graph, nodes=tuple(nodes)))

@@ -58,7 +58,7 @@ def equalize_features(graph: Graph, samples: Mapping[str, Any]) -> Graph:
     Args:
         samples: inputs, arrays by name.
     """
-    from fhe_core.graph.equalization import feature_factors, feature_ranges
+    from fhe_core.graphs import feature_factors, feature_ranges
 
     wiring = Wiring(graph)
     products = {

@@ -13,10 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from fhe_core.errors import ModelError, Where
 from numpy.typing import NDArray
 
-from fhe_core import OUTPUTS_WANTED
+from fhe_core import OUTPUTS_WANTED, ModelError, Where
 from fhe_ops_std._domains import Flag
 
 from ._axes import counted

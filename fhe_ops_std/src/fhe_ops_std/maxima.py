@@ -53,7 +53,7 @@ def functions_before_maxima(graph: Graph) -> Graph:
     Only where nothing else reads what is between, or what the maximum reads, and not where the function
     only shapes an output. Models that were trained for integers stay as they are.
     """
-    from fhe_core.quantization.placement import is_trained
+    from fhe_core.graphs import is_trained
 
     from fhe_core import get_registry
 

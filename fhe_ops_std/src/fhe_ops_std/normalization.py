@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from fhe_core.errors import UnsupportedOpError, Where
 from numpy.typing import NDArray
 
+from fhe_core import UnsupportedOpError, Where
 from fhe_ops_std._domains import Flag
 
 from ._axes import counted

@@ -85,7 +85,7 @@ def joined_channels(
 
 def _float_type(name: str, wiring: Wiring) -> np.dtype[Any]:
     """The type of a float tensor: that of the nearest input or constant float behind it."""
-    from fhe_core.graph.tensors import kind
+    from fhe_core.graphs import kind
 
     types = {info.name: info.dtype for info in wiring.graph.inputs}
     types |= {name: value.dtype for name, value in wiring.graph.constants.items()}

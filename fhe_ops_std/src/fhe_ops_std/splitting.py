@@ -47,8 +47,7 @@ def split_activations(graph: Graph, samples: Mapping[str, Any]) -> Graph | None:
     Returns:
         None where nothing can be split.
     """
-    from fhe_core.graph.simplify import drop_dead_nodes
-    from fhe_core.quantization.placement import is_trained
+    from fhe_core.graphs import drop_dead_nodes, is_trained
 
     from fhe_core import get_registry
 

@@ -12,9 +12,9 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from fhe_core.errors import FheError
 from numpy.typing import NDArray
 
+from fhe_core import FheError
 from fhe_ops_std._trip_count import trip_count
 
 if TYPE_CHECKING:

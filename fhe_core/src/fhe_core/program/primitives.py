@@ -1,7 +1,8 @@
 """What NumPy lacks and a ``q_impl`` needs, on tensors and on ordinary integer arrays alike.
 
 Each function records the cheapest construction that was measured, out of the program's own vocabulary,
-so that every reader of a program understands it.
+so that every reader of a program understands it. ``BATCH`` is the batch size in every shape, and ``is_batch``
+tells it from other sizes; ``call`` records a function as it is, to be evaluated on ordinary arrays later.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ from fhe_core.errors import CompilationError
 from fhe_core.program.layout import expand_dims, pad, select
 from fhe_core.program.layout import maps as as_maps
 from fhe_core.program.layout import rows as rows_at
-from fhe_core.program.nodes import BATCH, Choice, Node, current_origin
+from fhe_core.program.nodes import BATCH, Choice, Node, current_origin, is_batch
 from fhe_core.program.rules import convolve
 from fhe_core.program.tensor import Tensor, call, node, node_of, refused
 
 __all__ = [
+    "BATCH",
+    "call",
     "conv",
     "entries",
     "exact",
+    "is_batch",
     "lookup",
     "maps",
     "matmul",

@@ -8,10 +8,16 @@ from functools import reduce
 from typing import Any, ClassVar
 
 import numpy as np
-from fhe_core.quantization.quantizers import QuantizationStats
 from numpy.typing import NDArray
 
-from fhe_core import CompilationError, PlanError, QuantizedArray, QuantizedOp, primitives
+from fhe_core import (
+    CompilationError,
+    PlanError,
+    QuantizationStats,
+    QuantizedArray,
+    QuantizedOp,
+    primitives,
+)
 
 
 class Conditional(QuantizedOp):

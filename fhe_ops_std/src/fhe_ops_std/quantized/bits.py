@@ -13,9 +13,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from fhe_core.program.tensor import Tensor, call
 
-from fhe_core import PlanError, QuantizedArray, QuantizedOp, primitives
+from fhe_core import PlanError, QuantizedArray, QuantizedOp, Tensor, primitives
 
 #: Bits of a digit. Both digits of a pair are to pass the rounding before a look-up, which keeps one bit more
 #: than tensors have.
@@ -34,7 +33,7 @@ class BitwiseOp(QuantizedOp):
     def call_impl(self, *inputs: Any, **attrs: Any) -> Any:
         function = partial(on_integers, self._function, self._types(inputs))
         if any(isinstance(x, Tensor) for x in inputs):
-            return call(function, *inputs, **attrs)
+            return primitives.call(function, *inputs, **attrs)
         return function(*inputs, **attrs)
 
     def _types(self, inputs: tuple[Any, ...]) -> list[Any]:

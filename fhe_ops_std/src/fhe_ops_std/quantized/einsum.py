@@ -11,10 +11,9 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from fhe_core.quantization.op import WeightChannels
 from numpy.typing import NDArray
 
-from fhe_core import CompilationError, QuantizedArray, QuantizedOp
+from fhe_core import CompilationError, QuantizedArray, QuantizedOp, WeightChannels
 from fhe_ops_std.einsum import subscripts
 from fhe_ops_std.quantized.fixed import integers_for
 from fhe_ops_std.quantized.rearranging import moved

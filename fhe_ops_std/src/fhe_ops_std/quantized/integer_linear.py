@@ -10,10 +10,9 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
-from fhe_core.quantization.quantizers import QuantizationParameters
 from numpy.typing import NDArray
 
-from fhe_core import PlanError, QuantizedArray, QuantizedOp
+from fhe_core import PlanError, QuantizationParameters, QuantizedArray, QuantizedOp
 from fhe_ops_std._kernels import require_fit
 from fhe_ops_std.integer_linear import by_map, by_row
 from fhe_ops_std.linear import conv

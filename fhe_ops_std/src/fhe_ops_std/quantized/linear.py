@@ -12,10 +12,15 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from fhe_core.program.batch import BATCH, spelled
-from fhe_core.quantization.op import WeightChannels
 
-from fhe_core import CompilationError, QuantizedArray, QuantizedOp, Tensor, primitives
+from fhe_core import (
+    CompilationError,
+    QuantizedArray,
+    QuantizedOp,
+    Tensor,
+    WeightChannels,
+    primitives,
+)
 from fhe_ops_std._kernels import require_fit
 from fhe_ops_std._windows import windows
 
@@ -65,14 +70,14 @@ def _keep_samples_apart(a: QuantizedArray, b: QuantizedArray) -> None:
     both = isinstance(a.qvalues, Tensor) and isinstance(b.qvalues, Tensor)
     if both and min(len(a.shape), len(b.shape)) < 3:
         problem = "two encrypted matrices are multiplied, and so the samples with each other"
-    elif BATCH in (a.shape[-1], b.shape[-2:][0]):
+    elif primitives.BATCH in (a.shape[-1], b.shape[-2:][0]):
         problem = "the product sums over the samples of a batch"
     else:
         return
     raise CompilationError(
         problem,
         expected="the batch as the first of three dimensions or more, or as the rows of an encrypted A",
-        got=f"{spelled(a.shape)} @ {spelled(b.shape)}",
+        got=f"{a.shape} @ {b.shape}",
         fix="add the dimension (Unsqueeze), or export the model with samples as rows of the first matrix",
     )
 

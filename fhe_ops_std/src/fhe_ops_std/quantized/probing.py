@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from fhe_core.program.nodes import is_batch
 from numpy.typing import NDArray
 
-from fhe_core import CompilationError, QuantizedArray, QuantizedOp
+from fhe_core import CompilationError, QuantizedArray, QuantizedOp, primitives
 
 Array = NDArray[Any]
 
@@ -114,7 +113,7 @@ def linear_map(
 
 def spells_batch(size: int, samples: int) -> bool:
     """Whether a size that the model spells out is that of a batch of ``samples``."""
-    return size == samples or is_batch(size)
+    return size == samples or primitives.is_batch(size)
 
 
 def mixes_samples(op: QuantizedOp) -> CompilationError:
@@ -156,7 +155,7 @@ def _batches(runs: Callable[[int], Any], clear: Sequence[Any]) -> Iterator[tuple
         if not np.ndim(constant):
             continue
         for size in (len(constant), *np.asarray(constant).reshape(-1)[:1].tolist()):
-            if size in range(1, _LARGEST_BATCH) and (first is None or is_batch(size)):
+            if size in range(1, _LARGEST_BATCH) and (first is None or primitives.is_batch(size)):
                 result = runs(int(size))
                 if result is not None:
                     yield int(size), result

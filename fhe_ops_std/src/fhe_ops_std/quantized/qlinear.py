@@ -8,10 +8,9 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-from fhe_core.quantization.quantizers import QuantizationParameters
 from numpy.typing import NDArray
 
-from fhe_core import CompilationError, QuantizedArray, QuantizedOp
+from fhe_core import CompilationError, QuantizationParameters, QuantizedArray, QuantizedOp
 from fhe_ops_std._kernels import require_fit
 from fhe_ops_std.integer_linear import by_map, by_row
 from fhe_ops_std.quantized.integer_linear import convolved_exactly, factor, require_whole

@@ -11,9 +11,8 @@ from typing import Any, ClassVar
 
 import ml_dtypes
 import numpy as np
-from fhe_core.quantization.quantizers import QuantizationParameters
 
-from fhe_core import QuantizedOp
+from fhe_core import QuantizationParameters, QuantizedOp
 from fhe_ops_std._types import dtype_numbered
 from fhe_ops_std.quantizing import spread
 

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from fhe_core.quantization.op import WeightChannels
 from numpy.typing import NDArray
 
-from fhe_core import QuantizedArray, QuantizedOp, primitives
+from fhe_core import QuantizedArray, QuantizedOp, WeightChannels, primitives
 from fhe_ops_std._kernels import require_fit
 from fhe_ops_std._windows import Window
 from fhe_ops_std.quantized.fixed import Step
