@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fhe_core.errors import CalibrationError, InputError
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 import fhe_core
 from tests.ops_contrib.models import ml, model
@@ -80,3 +80,32 @@ def test_without_missing_values_in_the_calibration_data_there_may_be_none_later(
 def test_where_all_stays_on_the_server_they_cannot_be_encrypted() -> None:
     with pytest.raises(CalibrationError, match="'x' holds NaN or infinity"):
         fhe_core.quantize(imputed(), HOLES, client_side="minimal")
+
+
+def test_what_is_chosen_from_the_data_may_be_missing_too() -> None:
+    """As a ColumnTransformer chooses it; what the model makes of NaN decides, and not where NaN comes by."""
+    chosen = ml("ArrayFeatureExtractor", "x i", "c")
+    replaced = ml("Imputer", "c", "s", imputed_value_floats=[0.5], replaced_value_float=np.nan)
+    proto = model(
+        [chosen, replaced, LINEAR],
+        {"x": X},
+        {"y": TensorProto.FLOAT},
+        {"i": np.array([2, 0, 1])},
+    )
+    qm = fhe_core.quantize(proto, HOLES, n_bits=8)
+    np.testing.assert_allclose(qm.forward(HOLES), fhe_core.NumpyModule(proto)(HOLES), atol=0.05)
+
+
+def test_nan_that_nothing_quantizes_is_no_error() -> None:
+    """A power transformer computes both of its branches, and takes the one that is defined."""
+    nodes = [
+        helper.make_node("Log", ["x"], ["l"]),
+        ml("Imputer", "l", "s", imputed_value_floats=[0.5], replaced_value_float=np.nan),
+        LINEAR,
+    ]
+    proto = model(nodes, {"x": X}, {"y": TensorProto.FLOAT})
+    qm = fhe_core.quantize(proto, X, n_bits=8)
+    np.testing.assert_allclose(qm.forward(X), fhe_core.NumpyModule(proto)(X), atol=0.1)
+    nodes[1] = helper.make_node("Tanh", ["l"], ["s"])
+    with pytest.raises(CalibrationError, match="computes NaN in 'l'"):
+        fhe_core.quantize(model(nodes, {"x": X}, {"y": TensorProto.FLOAT}), X)

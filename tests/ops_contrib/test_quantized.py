@@ -160,6 +160,20 @@ def test_preparation_runs_before_encryption(x: Any, node: Any) -> None:
     assert len(qm.program.lookups) == 0
 
 
+def test_one_input_may_be_prepared_in_several_ways_before_encryption(x: Any) -> None:
+    """By one operator too, with other attributes each time."""
+    nodes = [
+        ml("Scaler", "x", "a", offset=[0.5], scale=[0.5]),
+        ml("Scaler", "x", "b", offset=[-1.5], scale=[0.25]),
+        ml("FeatureVectorizer", "a b", "s", inputdimensions=[2, 2]),
+        classifier("s"),
+    ]
+    x = x[:, :2]
+    qm, got, expected = both(model(nodes, {"x": x}, CLASSIFIED), x=x)
+    assert_classified_alike(got, expected)
+    assert len(qm.encoder_names) == 1
+
+
 def test_integers_are_imputed_before_encryption() -> None:
     x = np.random.default_rng(0).integers(-3, 4, (300, 4))
     nodes = [

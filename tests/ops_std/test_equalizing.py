@@ -93,6 +93,19 @@ def test_factors_are_powers_of_two_that_balance_features_with_their_weights() ->
         assert feature_factors(np.zeros(2), np.array(few), np.array(by)) is None
 
 
+def test_units_may_lie_as_far_apart_as_they_do() -> None:
+    """Of what is heard; of a feature without weights nothing is made that would take the scale."""
+    sizes = np.array([2.0**-14, 1.0, 2.0**20, 2.0**30])
+    weights = np.array([2.0**14, 1.0, 2.0**-20, 0.0])
+    factors = feature_factors(-sizes, sizes, weights)
+    assert factors is not None
+    np.testing.assert_array_equal((factors * sizes)[:3], factors[0] * sizes[0])
+    assert factors[3] * sizes[3] <= factors[0] * sizes[0]
+    units = np.float32([1e-4, 1, 1e3, 1e6, 1, 5])
+    _, r2 = built("y = MatMul(x, w)", X * units, w=normal(SIZE, 3, seed=4) / units[:, None])
+    assert r2 > 0.998
+
+
 def test_what_is_not_heard_in_the_product_decides_nothing() -> None:
     """A constant, or what varies so little that its levels do not matter."""
     low, high = np.array([-1.0, 50.0, 0.0]), np.array([1.0, 50.0, 0.01])

@@ -23,7 +23,8 @@ Array = NDArray[Any]
 
 #: One scale has to lose five bits of some feature; and as much less than the loudest one is not heard.
 _SPREAD = 32
-#: Features that hardly ever are anything may be more than was seen: no more than this is made of them.
+#: Features that are not heard may be more than was seen: no more than this is made of them, next to the
+#: heard one that is scaled least. Those that are heard are scaled as far as their units lie apart.
 _MOST = 2.0**20
 #: Samples on which the model is run to see how large its tensors are.
 _SAMPLES = 64
@@ -74,7 +75,13 @@ def feature_factors(low: Array, high: Array, weights: Array) -> Array | None:
     if not heard.any() or sizes.max() < _SPREAD * sizes[heard].min():
         return None
     some = sizes > 0
-    wanted = np.sqrt(np.maximum(weights, weights.max() / _MOST)[some] / sizes[some])
+    wanted = np.ones(sizes.shape)
+    wanted[some] = np.sqrt(np.maximum(weights, weights.max() / _MOST)[some] / sizes[some])
+    wanted[heard] = np.sqrt(weights[heard] / sizes[heard])
+    most = max(wanted[heard].max(), wanted[heard].min() * _MOST)
+    loudest = (wanted * sizes)[heard].max()
+    unheard = some & ~heard
+    wanted[unheard] = np.minimum(np.minimum(wanted, most)[unheard], loudest / sizes[unheard])
     factors = np.ones(sizes.shape)
-    factors[some] = np.exp2(np.rint(np.log2(np.maximum(wanted / wanted.max(), 1 / _MOST))))
+    factors[some] = np.exp2(np.rint(np.log2(wanted[some] / wanted[some].max())))
     return factors

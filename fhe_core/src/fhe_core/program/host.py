@@ -244,7 +244,7 @@ def _traced(
 ) -> list[Value]:
     """``results`` in terms of functions of the vocabulary alone."""
     done: dict[int, Value] = {}
-    opened: dict[tuple[int, ...], Any] = {}
+    opened: dict[tuple[int | str, ...], Any] = {}
     for value in ordered(results, stop_at_nodes=True):
         if not isinstance(value, Call):
             done[id(value)] = value
@@ -254,7 +254,8 @@ def _traced(
         if value.function in _NAMES and value.item is None and value.function is not np.matmul:
             done[id(value)] = _like(value, arguments, keywords)
             continue
-        key = (id(value.function), *(id(a) for a in value.arguments))
+        given = (*value.arguments, *(part for item in value.keywords.items() for part in item))
+        key = (id(value.function), *(part if isinstance(part, str) else id(part) for part in given))
         if key not in opened:
             opened[key] = _opened(value, arguments, keywords)
         result = opened[key]

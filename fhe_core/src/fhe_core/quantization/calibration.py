@@ -180,6 +180,7 @@ class TensorStats:
         seen: a number of samples, and the shape of the tensor for so many.
         counts: whether it is floats that are whole numbers for any input.
         infinite: whether it was minus, or plus, infinity somewhere, which the rest leaves out.
+        undefined: whether it was NaN somewhere, which the rest leaves out too.
     """
 
     minimum: float
@@ -190,6 +191,7 @@ class TensorStats:
     covered: tuple[float, float] | None = None
     seen: tuple[int, tuple[int, ...]] | None = None
     infinite: tuple[bool, bool] = (False, False)
+    undefined: bool = False
     counts: bool = False
 
     @property
@@ -267,9 +269,9 @@ def calibrate(
         advance: told the number of samples of each finished batch.
 
     Raises:
-        CalibrationError: a tensor of the float model is NaN on this data. Inputs may be NaN where the model
-            replaces them: of these the known values count. Of tensors that are infinite somewhere the finite
-            values do, and whether anything quantizes them is for later to see.
+        CalibrationError: an output of the float model is NaN on this data. Of tensors that are NaN or infinite
+            somewhere, because the model replaces or ignores that later, the finite values count; whether
+            anything quantizes them is for later to see.
     """
     fetch = list(dict.fromkeys(names))
     rng = np.random.default_rng(seed)
@@ -284,22 +286,35 @@ def calibrate(
                 array = array.astype(
                     np.float32
                 )  # of a narrow type, which NumPy does not compute with
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                missing = missing_values(data)
-                if name in missing:
-                    known = array[~np.isnan(array)]
-                    running.setdefault(name, _Running()).add(known, size / count, rng)
-                    continue
-                if missing:
-                    raise not_finite(missing[0], data[missing[0]])
-                if np.isnan(array).any():
-                    raise no_number(name, "NaN")
             entry = running.setdefault(name, _Running())
             entry.seen = entry.seen or (size, array.shape)
+            if array.dtype.kind == "f" and np.isnan(array).any():
+                entry.undefined = True
+                if name in net.graph.output_names:
+                    raise undefined(name, net.graph, running, data)
+                array = array[~np.isnan(array)]
             entry.add(array, size / count, rng)
         if advance:
             advance(size)
     return {name: entry.stats() for name, entry in running.items()}
+
+
+def undefined(
+    name: str, graph: Graph, known: Mapping[str, Any], data: Mapping[str, Array]
+) -> CalibrationError:
+    """The error for a tensor that is NaN: what is missing in the data is why, or the op that NaN comes from.
+
+    Args:
+        known: what was seen of each tensor.
+    """
+    missing = missing_values(data)
+    if missing:
+        return not_finite(missing[0], data[missing[0]])
+    for node in reversed(graph.nodes):
+        spoilt = [n for n in node.reads if n in known and known[n].undefined]
+        if name in node.writes and spoilt:
+            name = spoilt[0]
+    return no_number(name, "NaN")
 
 
 def no_number(name: str, what: str) -> CalibrationError:
@@ -314,6 +329,7 @@ def no_number(name: str, what: str) -> CalibrationError:
 class _Running:
     def __init__(self) -> None:
         self.infinite: set[float] = set()
+        self.undefined = False
         self.minimum, self.maximum = np.inf, -np.inf
         self.mean: Any = 0.0
         self.parts: list[Array] = []
@@ -348,5 +364,6 @@ class _Running:
             sample,
             self.dtype,
             infinite=(-np.inf in self.infinite, np.inf in self.infinite),
+            undefined=self.undefined,
             seen=self.seen,
         )

@@ -268,7 +268,8 @@ class _Followed:
                 continue
             if numbers.dtype.kind not in "fiu" or numbers.shape != mapped.shape:
                 return self._kept(placed, results[0])
-            places = np.nan_to_num(numbers).astype(np.int64)
+            with np.errstate(invalid="ignore"):  # what is no place is compared with it below
+                places = np.nan_to_num(numbers).astype(np.int64)
             inside = (places >= 0) & (places < len(self._others)) & (places == numbers)
             if not inside.all() or not np.array_equal(self._others[places], mapped):
                 return self._kept(placed, results[0])

@@ -36,6 +36,7 @@ from fhe_core.quantization.calibration import (
     no_number,
     not_finite,
     static_batch,
+    undefined,
     unvaried,
 )
 from fhe_core.quantization.classes import Classes, classes_of
@@ -378,13 +379,15 @@ class Session:
         """The integer program of the model under a plan, without widths and tables.
 
         Raises:
-            CalibrationError: a tensor that was infinite is quantized, and nothing ignores that part of it.
+            CalibrationError: a tensor that was NaN or infinite is quantized, and nothing ignores that part.
         """
         self._complete(plan)
         recorded = record(
             self.placement, plan, encrypted=self.encrypted, client_side=self.client_side
         )
         for name in sorted(recorded.used & self.stats.keys()):
+            if self.stats[name].undefined:
+                raise undefined(name, self.graph, self.stats, self.data)
             if any(self.stats[name].infinite):
                 raise no_number(name, "infinity")
         return recorded
