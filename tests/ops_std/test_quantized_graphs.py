@@ -68,6 +68,49 @@ def test_with_a_minimal_client_the_last_activation_stays_on_the_server() -> None
     assert relative_error(qm(X), fhe_core.NumpyModule(proto)(X)) < 0.03
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "opset"),
+    [
+        ("ReduceMax <axes = [1], keepdims = 0>", "ReduceMax <axes = [1, 2], keepdims = 0>", 17),
+        ("Softmax <axis = 1>", "Softmax <axis = 2>", 17),
+        ("ReduceMin <axes = [1]>", "ReduceMin <axes = [2]>", 13),
+        ("LogSoftmax <axis = 1>", "LogSoftmax <axis = 2>", 13),
+        ("ReduceLogSumExp <axes = [1]>", "ReduceLogSumExp <axes = [2]>", 13),
+    ],
+)
+def test_outputs_that_differ_in_attributes_alone_are_computed_each_with_its_own(
+    first: str, second: str, opset: int
+) -> None:
+    rows = normal(200, 4, 6, seed=6)
+    qm, expected = built(
+        f"h = MatMul(x, a) \n y = {first} (h) \n z = {second} (h)", rows, "y z", opset, a=A
+    )
+    assert not qm.program.lookups
+    for got, wanted in zip(qm(rows), expected, strict=True):
+        assert got.shape == wanted.shape
+        assert relative_error(got, wanted) < 0.02
+
+
+@pytest.mark.parametrize(
+    "equation",
+    [
+        *("bld,bmd->blm", "bld,bld->bl", "bld,bmd->bld", "bld,bme->blmde", "bld,bmd->b"),
+        *("...ld,...md->...lm", "bld,bmd,bme->ble"),
+    ],
+)
+def test_sums_of_products_of_encrypted_values_run_after_decryption(equation: str) -> None:
+    rows, encrypted = normal(200, 4, 6, seed=6), equation.count(",") + 1
+    operands = ", ".join(["h", "t", "h"][:encrypted])
+    qm, expected = built(
+        f'h = MatMul(x, a) \n t = Tanh(h) \n y = Einsum <equation = "{equation}"> ({operands})',
+        rows,
+        a=A,
+    )
+    assert not qm.program.lookups
+    assert qm(rows).shape == expected.shape
+    assert relative_error(qm(rows), expected) < 0.04
+
+
 # -- before encryption
 
 

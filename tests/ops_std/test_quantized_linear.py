@@ -98,6 +98,25 @@ def test_between_two_products_it_agrees_with_float_and_costs_no_more(name: str) 
     assert np.array_equal(qm.forward(x, fhe="simulate"), qm.forward(x))
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    "attributes", ["strides = [1]", "strides = [2]", "pads = [1, 1], strides = [3]"]
+)
+def test_a_sequence_convolved_backwards_is_padded_with_each_channel_s_own_zero(
+    channels: int, attributes: str
+) -> None:
+    k = normal(channels, 2, 3, seed=1)
+    nodes = (
+        f"h = Conv(x, u) \n s = Add(h, o) \n r = Relu(s) \n y = ConvTranspose <{attributes}> (r, k)"
+    )
+    offsets = np.linspace(-2, 6, channels, dtype=np.float32).reshape(1, -1, 1)
+    constants = {"u": normal(channels, 2, 1), "o": offsets, "k": k}
+    proto = model(nodes, {"x": ("N", 2, 5)}, "y", constants)
+    x = normal(ROWS, 2, 5)
+    qm = fhe_core.quantize(proto, x, n_bits=8, rounding=10)
+    assert relative_error(qm(x), fhe_core.NumpyModule(proto)(x)) < 0.03
+
+
 def test_two_encrypted_tensors_scattered_into_one_another_share_a_scale() -> None:
     """They are joined without a look-up beyond the two that quantize them."""
     index = np.broadcast_to(np.array([2, 0]).reshape(1, 2, 1), (1, 2, 4)).copy()

@@ -117,9 +117,11 @@ def _padded(x: Any, axis: int, width: tuple[int, int], zero: Array) -> Any:
     """x: (N, C, ...) with the zero point of each channel before and behind one axis."""
     if not any(width):
         return x
-    column = zero.reshape(-1, *[1] * (len(x.shape) - 2))
+    # Of the rank of x: numpy.pad takes an array of two dimensions for pairs, one for each axis.
+    column = zero.reshape(1, -1, *[1] * (len(x.shape) - 2))
     parts = [
-        np.broadcast_to(column, (*x.shape[1:axis], count, *x.shape[axis + 1 :])) for count in width
+        np.broadcast_to(column[0], (*x.shape[1:axis], count, *x.shape[axis + 1 :]))
+        for count in width
     ]
     if isinstance(x, np.ndarray):
         ends = [np.broadcast_to(part, (len(x), *part.shape)) for part in parts]
