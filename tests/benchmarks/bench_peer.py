@@ -132,7 +132,7 @@ def _measure(net: Net) -> Measured:
     outputs = fhe_core.NumpyModule(net.model)(net.x_test)
     float_score = net.score(outputs)
     start = time.perf_counter()
-    qm = fhe_core.compile(net.model, net.x_calib, labels=net.y_calib, progress=True)
+    qm = fhe_core.compile(net.model, net.x_calib, labels=net.y_calib, savings="all", progress=True)
     seconds = time.perf_counter() - start
     encrypted, agreeing = _encrypted(qm, net) if net.y_test.dtype.kind in "iu" else ((), 0)
     simulated = [qm.forward(net.x_test, fhe="simulate", seed=seed) for seed in range(SEEDS)]

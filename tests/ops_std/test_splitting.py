@@ -300,16 +300,17 @@ def test_open_dimensions_besides_the_batch_stay() -> None:
 
 
 def test_as_many_look_ups_do_less_harm() -> None:
-    proto = build(ONE.format("Relu(t)"))
+    """With enough samples: the padding bit is used where it holds what is expected on unseen data."""
+    proto, x = build(ONE.format("Relu(t)")), normal(2000, 6, seed=1)
 
     def in_halves(graph: Graph) -> Graph:
         return SPLIT(graph, {"x": X}) or graph
 
-    plain = fhe_core.quantize(proto, X, n_bits=6, rounding=3)
+    plain = fhe_core.quantize(proto, x, n_bits=6, rounding=3)
     with fhe_core.registered(passes=[in_halves]):
-        halves = fhe_core.quantize(proto, X, n_bits=6, rounding=3)
+        halves = fhe_core.quantize(proto, x, n_bits=6, rounding=3)
     counts = [sum(np.prod(node.shape[1:]) for node in qm.program.lookups) for qm in (plain, halves)]
     assert counts == [5, 5]
-    expected = NumpyModule(proto)(X)
-    errors = [relative_error(qm(X), expected) for qm in (plain, halves)]
-    assert errors[1] < 0.8 * errors[0]
+    expected = NumpyModule(proto)(x)
+    errors = [relative_error(qm(x), expected) for qm in (plain, halves)]
+    assert errors[1] < 0.5 * errors[0]

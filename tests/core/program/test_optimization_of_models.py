@@ -87,7 +87,7 @@ def test_weights_are_tuned_whole_and_lose_what_is_not_read_afterwards() -> None:
 
 
 def test_a_saved_model_has_lost_its_look_ups_too(tmp_path: Any) -> None:
-    qm = fhe_core.quantize(net(), X, **OPTIONS)
+    qm = fhe_core.quantize(net(), X, savings="all", **OPTIONS)
     qm.save(tmp_path / "model")
     loaded = fhe_core.load(tmp_path / "model")
     assert lookups(loaded.program) == lookups(qm.program) == 3

@@ -258,7 +258,7 @@ def new_pack(name: str, output: Path | None) -> None:
     "--savings",
     type=click.Choice(("all", "exact", "none")),
     help="What may be left out of the model: whatever the score allows, what no input needs, nothing. "
-    "Default: all.",
+    "Default: exact.",
 )
 @click.option("--plan", type=_PATH, metavar="FILE", help="A plan as JSON, in place of a search.")
 @click.option("--seed", type=int, metavar="N", help="Of the search and the simulated noise.")

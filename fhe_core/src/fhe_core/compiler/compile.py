@@ -43,7 +43,7 @@ def compile(
     ranges: str = "mse",
     weight_scheme: str = "symmetric",
     weight_granularity: str = "per-channel",
-    savings: str = "all",
+    savings: str = "exact",
     seed: int = 0,
     registry: Any = None,
     max_bytes: int | None = None,
@@ -77,9 +77,10 @@ def compile(
         ranges: of activations, unless searched: ``minmax``, ``percentile`` or ``mse``.
         weight_scheme: ``symmetric`` or ``affine``.
         weight_granularity: ``per-channel`` or ``per-tensor``.
-        savings: which look-ups may be left out. ``all``: those that do nothing on the calibration data, and
-            with ``n_bits="auto"`` whole channels and activations, as long as the score allows it.
-            ``exact``: those that do nothing for any input. ``none``: none, and no other form of the model.
+        savings: which look-ups may be left out. ``exact``: those that do nothing for any input. ``all``:
+            also those that do nothing on the calibration data, and with ``n_bits="auto"`` whole channels
+            and activations, as long as the score allows it: what remains is another, smaller network.
+            ``none``: none, and no other form of the model.
         seed: of every random choice.
         registry: where ops come from; the installed packs by default.
         max_bytes: what a tensor, for one sample, and all constants together may take; 8 GiB by default.

@@ -69,7 +69,7 @@ class Settings:
     headroom: float | None = None
     p_error: float = 2.0**-40
     tuning: int = 0
-    savings: str = "all"
+    savings: str = "exact"
 
     @classmethod
     def of(cls, n_bits: Any, rounding: Any, **options: Any) -> Settings:

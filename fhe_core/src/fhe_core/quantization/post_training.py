@@ -34,7 +34,7 @@ def quantize(
     ranges: str = "mse",
     weight_scheme: str = "symmetric",
     weight_granularity: str = "per-channel",
-    savings: str = "all",
+    savings: str = "exact",
     p_error: float = 2.0**-40,
     seed: int = 0,
     registry: Any = None,
@@ -62,8 +62,8 @@ def quantize(
         ranges: of activations: ``minmax``, ``percentile`` or ``mse``.
         weight_scheme: ``symmetric`` or ``affine``.
         weight_granularity: ``per-channel`` or ``per-tensor``.
-        savings: ``all``: look-ups that do nothing on the calibration data are left out. ``exact``: those that
-            do nothing for any input. ``none``.
+        savings: ``exact``: look-ups that do nothing for any input are left out. ``all``: those too that do
+            nothing on the calibration data. ``none``.
         p_error: probability that one look-up is wrong.
         seed: of every random choice.
         registry: where ops come from; the installed packs by default.
