@@ -122,6 +122,7 @@ def test_the_command_line_lists_every_pack_with_what_became_of_it(installed: Env
         "broken": "failed",
         "future": "failed",
         "good": "loaded",
+        "optimization": "loaded",
         "rival": "failed",
         "stale": "failed",
     }

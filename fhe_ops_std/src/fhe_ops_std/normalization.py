@@ -246,7 +246,8 @@ def lp_normalization(input: Array, /, *, axis: int = -1, p: Literal[1, 2] = 2) -
     else:
         norm = np.sqrt(np.sum(np.square(input), axis=axis, keepdims=True))
     some = norm != 0
-    return np.where(some, input, 0) / np.where(some, norm, 1)
+    zero, one = input.dtype.type(0), norm.dtype.type(1)
+    return np.where(some, input, zero) / np.where(some, norm, one)
 
 
 def _per_channel(values: Array, ndim: int) -> Array:

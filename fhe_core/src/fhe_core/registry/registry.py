@@ -301,7 +301,9 @@ def _check_preference(name: str, wanted: str, packs: Sequence[LoadedPack]) -> No
     pack = next((pack for pack in packs if pack.info.name == wanted), None)
     where = Where(op=name, pack=wanted)
     if pack is None:
-        known = ", ".join(pack.info.name for pack in packs) or "none"
+        # One that is loaded and has no operators, such as passes alone, supplies none.
+        able = (p for p in packs if p.info.status != "loaded" or p.given.registrations)
+        known = ", ".join(pack.info.name for pack in able) or "none"
         raise PackError(
             "the preferred pack is not installed",
             where=where,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fhe_core.errors import WrapAroundWarning
 from fhe_core.program import nodes
 from fhe_core.quantization.module import QuantizedModule
 from fhe_core.testing.attempts import attempts, cases, net_of
@@ -90,12 +92,15 @@ def _simulate(subject: Subject, case: str) -> None:
     net = net_of(subject, case)
     for rounding in (None, _BITS):
         module = net.module(_BITS, rounding)
-        require_equal(
-            module.forward(**net.data, fhe="simulate"),
-            module.forward(**net.data),
-            "simulated, with exact rounding",
-            "report it to fhe-core, with the op: both read one integer program",
-        )
+        with warnings.catch_warnings():
+            # Roundings this coarse may move sums of them beyond their width: in both alike.
+            warnings.simplefilter("ignore", WrapAroundWarning)
+            require_equal(
+                module.forward(**net.data, fhe="simulate"),
+                module.forward(**net.data),
+                "simulated, with exact rounding",
+                "report it to fhe-core, with the op: both read one integer program",
+            )
 
 
 def _batch(subject: Subject, case: str) -> None:
