@@ -137,3 +137,26 @@ def test_the_circuit_is_cheaper_for_it() -> None:
         for nodes in ((POOL, "r = Relu(p)"), (POOL, "q = Mul(p, high)", "r = Relu(q)"))
     ]
     assert costs[0] < 0.9 * costs[1]
+
+
+@pytest.mark.parametrize(
+    ("op", "sign"),
+    [("ArgMax <axis = 1>", 1), ("ArgMin <axis = 1>", -1), ("Hardmax <axis = 1>", 1)],
+)
+def test_the_place_of_the_largest_is_wrong_only_where_roundings_do_not_tell_it_apart(
+    op: str, sign: int
+) -> None:
+    """At 8 bits differences of 9 are rounded to 8: once, however many elements a tournament has."""
+    nodes = [f"h = MatMul(x, a) \n p = {op} (h)", "c = Cast <to = 1> (p) \n y = MatMul(c, w)"]
+    weights = np.eye(16, dtype=np.float32) if op[0] == "H" else np.ones((1, 1), np.float32)
+    a = normal(8, 16, seed=5)
+    proto = model(" \n ".join(nodes), {"x": ("N", 8)}, constants={"a": a, "w": weights})
+    x = normal(300, 8, seed=6)
+    unseen = np.clip(normal(2000, 8, seed=7), -2.5, 2.5)
+    qm = fhe_core.quantize(proto, x, n_bits=8)
+    ordered = np.sort(sign * (unseen @ a), axis=1)
+    # One step each for rounding two elements to steps, two for doubling these; the products are rounded too.
+    step = qm.plan.tensors["h"].scale
+    clear = (ordered[:, -1] - ordered[:, -2] > 6 * step) & (np.abs(ordered).max(1) < 10)
+    assert clear.mean() > 0.4
+    np.testing.assert_allclose(qm(unseen[clear]), NumpyModule(proto)(unseen[clear]), atol=0.3)

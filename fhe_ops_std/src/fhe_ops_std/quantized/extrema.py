@@ -121,23 +121,15 @@ class QuantizedSoftmax(QuantizedLogSoftmax):
         return self.quantized(np.exp(np.minimum(self.logarithm(*q_inputs), 0.0)))
 
 
-def first_largest(
-    x: Any, axes: tuple[int, ...], *, last: bool = False, most: bool = True, joined: int = 0
-) -> Any:
+def first_largest(x: Any, axes: tuple[int, ...], *, last: bool = False, most: bool = True) -> Any:
     """1 at the first (or ``last``) largest (or smallest) element along ``axes``, 0 elsewhere.
 
     Three look-ups an element: the tournament, the comparison with its result, and whether an element
     before it has won already.
-
-    Args:
-        joined: how many steps of x a rounding of differences joins, 0 if there is none. Each round of the
-            tournament may then miss by as much, and elements so near to the best count as equals.
     """
-    margin = joined * sum((x.shape[axis] - 1).bit_length() for axis in axes)
     best = tournament(x, axes, primitives.maximum if most else primitives.minimum)
     ahead = x - best if most else best - x
-    # Just below one half: a level of rounded differences counts as a win if any of them is one.
-    wins = levels(np.where(ahead.astype(np.float64) >= -margin, 1.0, 0.49), 1.0, 0.0, 1.0)
+    wins = levels(np.where(ahead.astype(np.float64) >= 0, 1.0, 0.0), 1.0, 0.0, 1.0)
     rest = [axis for axis in range(len(x.shape)) if axis not in axes]
     order = (*rest, *axes)
     turned = np.transpose(wins, order)
@@ -151,12 +143,21 @@ def first_largest(
     return np.transpose(first.reshape(turned.shape), np.argsort(order))
 
 
-def joined(op: QuantizedOp, x: QuantizedArray) -> int:
-    """How many steps of x a rounding of differences joins under the plan, 0 if it keeps them apart."""
+def told_apart(op: QuantizedOp, x: QuantizedArray) -> Any:
+    """``signed(x)`` in steps so coarse that the plan rounds no difference of two.
+
+    A rounding of differences joins elements in each round of a tournament, and all that are so near to the
+    best would have to count as equals: many more than steps of twice the size do not tell apart.
+    """
     kept = op.plan.settings.get("rounding") if op.plan else None
     low, high = extent(x)
-    dropped = (high - low).bit_length() + 1 - kept if kept else 0
-    return 2**dropped if dropped > 0 else 0
+    step = 1
+    while kept and (high // step - low // step).bit_length() >= max(kept, 2):
+        step *= 2
+    integers = signed(x)
+    if step == 1:
+        return integers
+    return levels(integers.astype(np.float64), step, low, high)
 
 
 class QuantizedHardmax(AlongAxis):
@@ -169,7 +170,7 @@ class QuantizedHardmax(AlongAxis):
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         (x,) = q_inputs
-        marks = first_largest(signed(x), self.axes(x), joined=joined(self, x))
+        marks = first_largest(told_apart(self, x), self.axes(x))
         return self.quantized(marks.astype(np.float64))
 
 
@@ -193,7 +194,7 @@ class QuantizedArgMax(QuantizedOp):
         (x,) = q_inputs
         (axis,) = axes = sample_axes(self, [attrs["axis"]], len(x.shape))
         last = bool(attrs.get("select_last_index", 0))
-        marks = first_largest(signed(x), axes, last=last, most=self.most, joined=joined(self, x))
+        marks = first_largest(told_apart(self, x), axes, last=last, most=self.most)
         places = np.arange(x.shape[axis]).reshape(-1, *(1,) * (len(x.shape) - axis - 1))
         place = (marks * places).sum(axis=axis, keepdims=bool(attrs["keepdims"]))
         return self.quantized(place.astype(np.float64))
