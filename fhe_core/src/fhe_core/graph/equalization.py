@@ -75,13 +75,16 @@ def feature_factors(low: Array, high: Array, weights: Array) -> Array | None:
     if not heard.any() or sizes.max() < _SPREAD * sizes[heard].min():
         return None
     some = sizes > 0
-    wanted = np.ones(sizes.shape)
-    wanted[some] = np.sqrt(np.maximum(weights, weights.max() / _MOST)[some] / sizes[some])
-    wanted[heard] = np.sqrt(weights[heard] / sizes[heard])
-    most = max(wanted[heard].max(), wanted[heard].min() * _MOST)
-    loudest = (wanted * sizes)[heard].max()
-    unheard = some & ~heard
-    wanted[unheard] = np.minimum(np.minimum(wanted, most)[unheard], loudest / sizes[unheard])
+    balanced = np.ones(sizes.shape)
+    balanced[some] = np.sqrt(weights[some] / sizes[some])
+    most = max(balanced[heard].max(), balanced[heard].min() * _MOST)
+    loudest = (balanced * sizes)[heard].max()
+    # More than balances them, as far as that makes them no larger than those that are heard.
+    wanted = balanced.copy()
+    others = some & ~heard
+    raised = np.sqrt(np.maximum(weights, weights.max() / _MOST)[others] / sizes[others])
+    raised = np.minimum(raised, np.maximum(loudest / sizes[others], balanced[others]))
+    wanted[others] = np.minimum(raised, most)
     factors = np.ones(sizes.shape)
     factors[some] = np.exp2(np.rint(np.log2(wanted[some] / wanted[some].max())))
     return factors
