@@ -54,6 +54,23 @@ def test_what_the_error_says_to_do_helps() -> None:
     assert fhe_core.quantize(NET, X, n_bits=widths).plan.accumulators["h"].bits <= 20
 
 
+def test_a_product_of_encrypted_values_names_its_factors_and_not_their_squares() -> None:
+    """Of the squares, which are what is summed up, nobody chooses the bits."""
+    turned = "q = MatMul(x, a) \n k = MatMul(x, b) \n t = Transpose <perm = [0, 2, 1]> (q)"
+    net = model(
+        f"{turned} \n p = MatMul(t, k) \n y = MatMul(p, c)",
+        {"x": ("N", 64, 8)},
+        constants={"a": normal(8, 4), "b": normal(8, 4, seed=1), "c": normal(4, 2)},
+    )
+    data = normal(20, 64, 8)
+    with pytest.raises(CompilationError) as caught:
+        fhe_core.quantize(net, data, n_bits=10)
+    assert re.fullmatch(r"an accumulator needs 2\d bits", caught.value.problem)
+    (bits,) = set(re.findall(r"which has 10: n_bits={'op_inputs': (\d+)}", str(caught.value.fix)))
+    assert int(bits) == 5
+    assert fhe_core.quantize(net, data, n_bits={"op_inputs": int(bits), "op_weights": 10})
+
+
 @pytest.mark.fhe
 def test_where_concrete_finds_no_parameters_the_widest_look_up_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

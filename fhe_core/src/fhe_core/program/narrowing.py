@@ -40,7 +40,10 @@ def accumulator_name(node: Node) -> str:
 
 
 def _behind(node: Node) -> tuple[list[Node], list[Node]]:
-    """Nodes with weights, and inputs and look-ups, that linear operations lead from to ``node``."""
+    """Nodes with weights, and inputs and look-ups, that linear operations lead from to ``node``.
+
+    A look-up that gives more bits than it reads, as the squares of a product do, is as wide as these make it.
+    """
     weighted: list[Node] = []
     sources: list[Node] = []
     seen: set[int] = set()
@@ -50,7 +53,8 @@ def _behind(node: Node) -> tuple[list[Node], list[Node]]:
         if id(part) in seen:
             continue
         seen.add(id(part))
-        if part.op == "round" or (part.op in RULES and RULES[part.op].linear):
+        widens = part.op == "lookup" and _bits(part) > _bits(part.inputs[0])
+        if widens or part.op == "round" or (part.op in RULES and RULES[part.op].linear):
             stack += part.inputs
             if "weights" in part.attributes:
                 weighted.append(part)
