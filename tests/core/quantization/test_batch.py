@@ -13,6 +13,7 @@ from fhe_core.program.batch import BATCH, broadcast_shapes, per_sample, without_
 
 import fhe_core
 from fhe_core import QuantizedOp
+from tests.core.quantization.building import model, normal
 
 N, C = 40, 4
 MODEL = """<ir_version: 8, opset_import: ["" : 17, "d" : 1]>
@@ -178,3 +179,16 @@ def test_a_constant_as_long_as_the_batch_has_one_row() -> None:
     rows = np.tile(np.arange(3), (int(BATCH), 1))
     assert per_sample(rows, (BATCH, 3)).shape == (1, 3)
     assert per_sample(rows, (5, 3)).shape == rows.shape
+
+
+def test_constants_of_several_samples_are_refused_with_the_export_that_helps() -> None:
+    """Of as many rows as samples, which torch writes where the batch is not left open."""
+    nodes = "h = MatMul(x, w) \n y = Add(h, rows)"
+    w, rows = normal(3, 2), np.ones((4, 2), np.float32)
+    fixed = model(nodes, {"x": (4, 3)}, constants={"w": w, "rows": rows})
+    (problem,) = fhe_core.check(fixed).problems
+    assert "xport the model with its batch left open, or for a batch of 1 in place of 4" in str(
+        problem
+    )
+    single = model(nodes, {"x": (1, 3)}, constants={"w": w, "rows": rows[:1]})
+    assert fhe_core.check(single).ok

@@ -93,6 +93,17 @@ def exported_for(batch: int | None) -> Iterator[None]:
         _static.reset(token)
 
 
+def as_exported(fix: str) -> str:
+    """``fix``, after the likelier one where a model may have spelled out its number of samples in constants.
+
+    That of one sample broadcasts to any number.
+    """
+    count = _static.get()
+    if count is None or count < 2:
+        return fix
+    return f"export the model with its batch left open, or for a batch of 1 in place of {count}; else {fix}"
+
+
 def is_batch(size: int) -> bool:
     """Whether a size stands for the batch where that may be expected: the leading dimension of a shape, the
     length of a constant along the batch dimension of a tensor."""

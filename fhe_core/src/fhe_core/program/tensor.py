@@ -24,6 +24,7 @@ from fhe_core.program.batch import (
     Count,
     Shape,
     Sized,
+    as_exported,
     long_axes,
     one_row,
     refuse_number,
@@ -413,7 +414,9 @@ def _sample(recorded: Call, batch: int) -> Any:
             f"{name} failed on arrays of the recorded shapes, with {batch} samples: "
             f"{without_number(str(error))}",
             where=origin.where if origin else None,
-            fix="check the attributes and shapes at this node; the float model must run first",
+            fix=as_exported(
+                "check the attributes and shapes at this node; the float model must run first"
+            ),
         ) from error
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from fhe_core.errors import CompilationError, FheError, PlanError, Where
 from fhe_core.program.adjoints import WEIGHTED
-from fhe_core.program.batch import without_number
+from fhe_core.program.batch import as_exported, without_number
 from fhe_core.program.nodes import (
     BATCH,
     HostInput,
@@ -195,7 +195,7 @@ def run_op(placed: PlacedOp, values: Mapping[str, QuantizedArray]) -> dict[str, 
         raise CompilationError(
             f"{type(placed.op).__name__}.q_impl failed: {problem}",
             where=placed.op.where,
-            fix=placed.fix,
+            fix=as_exported(placed.fix),
         ) from error
     return results_of(placed, result)
 
