@@ -90,3 +90,18 @@ def test_an_overflow_flips_the_sign_of_what_a_look_up_returns() -> None:
     values = np.array([[7], [8], [-8], [-9]])
     (found,) = Interpreter(program(looked_up(doubled, [table])))({"x": values})
     np.testing.assert_array_equal(found[:, 0] % 128, [31, -1 % 128, 1, -31 % 128])
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_an_output_beyond_its_width_is_read_modulo_twice_its_levels(signed: bool) -> None:
+    """k + 1 bits arrive. Signed, what is at least half of the levels is read as negative."""
+    width = 3
+    full = 1 << width
+    made = linear("scale", entry("x", 1, width, signed=signed), factor=np.array([[5]]))
+    made.width, made.signed = width, signed
+    low = -(full // 2) if signed else 0
+    x = np.arange(low, low + full)[:, None]
+    raw = (5 * x) % (2 * full)
+    expected = np.where(raw < full // 2, raw, raw - np.where(raw < full, full, 2 * full))
+    (got,) = Interpreter(program(made))({"x": x})
+    np.testing.assert_array_equal(got, expected if signed else raw)

@@ -288,3 +288,13 @@ def test_the_signature_shows_the_defaults_that_hold_without_a_plan() -> None:
 
     parameters = inspect.signature(fhe_core.compile).parameters
     assert (parameters["n_bits"].default, parameters["p_error"].default) == ("auto", 2.0**-40)
+
+
+def test_a_plan_is_shown_with_every_tensor_and_accumulator() -> None:
+    nodes = "h = MatMul(x, w) \n r = Relu(h) \n y = MatMul(r, v)"
+    constants = {"w": normal(4, 3), "v": normal(3, 2, seed=1)}
+    net = model(nodes, {"x": ("N", 4)}, constants=constants)
+    plan = fhe_core.quantize(net, normal(60, 4, seed=2)).plan
+    text = str(plan)
+    for name in (*plan.tensors, *plan.accumulators):
+        assert f"\n{name[:38]}" in text

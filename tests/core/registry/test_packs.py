@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fhe_core.registry import current
 
 import fhe_core
 from fhe_core import PackError, get_registry
@@ -418,3 +419,16 @@ def test_listing_imports_neither_numpy_nor_onnx(site: Any) -> None:
         """
     )
     assert json.loads(printed) == []
+
+
+def test_a_name_to_block_that_nothing_has_is_warned_of_and_one_that_is_there_is_not(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.add("acme", IMPL)
+    monkeypatch.setenv("FHE_PACKS_BLOCK", "acme,acmee,fhe-core,fhe-ops-std,fhe-ops-contrib")
+    monkeypatch.setattr(current, "_warned", set())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        current._warn(site.load())
+    (warning,) = caught
+    assert "pack 'acmee' is blocked" in str(warning.message)
