@@ -192,3 +192,15 @@ def test_constants_of_several_samples_are_refused_with_the_export_that_helps() -
     )
     single = model(nodes, {"x": (1, 3)}, constants={"w": w, "rows": rows[:1]})
     assert fhe_core.check(single).ok
+
+
+def test_a_shape_may_spell_the_samples_out_and_leave_another_length_open() -> None:
+    nodes = "r = Reshape(x, s) \n t = Transpose <perm = [0, 2, 1]> (r) \n y = MatMul(t, w)"
+    constants = {"s": np.array([4, 3, -1]), "w": normal(3, 2)}
+    net = model(
+        f"h = MatMul(z, v) \n {nodes.replace('(x', '(h')}",
+        {"z": (4, 3, 2, 2)},
+        constants={**constants, "v": normal(2, 2)},
+    )
+    assert fhe_core.check(net).ok, fhe_core.check(net)
+    fhe_core.quantize(net, normal(8, 3, 2, 2))

@@ -24,7 +24,15 @@ from fhe_core.graph.steps import at_node
 from fhe_core.program import host
 from fhe_core.program.batch import without_number
 from fhe_core.program.groups import keeping_identities
-from fhe_core.program.nodes import BATCH, Node, Shape, exported_for, recording, without_bounds
+from fhe_core.program.nodes import (
+    BATCH,
+    Node,
+    Shape,
+    exported_for,
+    is_batch,
+    recording,
+    without_bounds,
+)
 from fhe_core.program.tensor import Tensor
 from fhe_core.quantization.array import QuantizedArray
 from fhe_core.quantization.calibration import static_batch
@@ -277,8 +285,10 @@ def _shapes_in_float(
     return {
         name: (BATCH, array.shape)
         for name, array in named
-        # Not where constants spell the size of another batch.
-        if isinstance(array.held, Tensor) and BATCH in array.shape
+        # Not where constants spell the size of another batch: it may be what a -1 makes up for.
+        if isinstance(array.held, Tensor)
+        and BATCH in array.shape
+        and sum(map(is_batch, array.shape)) == 1
     }
 
 
