@@ -38,7 +38,7 @@ def _among_their_like(placement: Placement, whole: set[str]) -> set[str]:
     for placed in reversed(placement.ops):
         results, variable = set(placed.node.writes), set(placed.variable)
         shares = placed.op.shares_scale
-        if placed.late or (placed.fused and not placed.op.keeps_scale):
+        if placed.late or placed.early or (placed.fused and not placed.op.keeps_scale):
             continue
         passes_on = (shares or placed.op.keeps_scale) and not results <= found
         if not results <= whole or passes_on or (shares and not variable <= whole):

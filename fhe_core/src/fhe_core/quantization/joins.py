@@ -81,8 +81,10 @@ def meetings(
     inherits: set[str] = set()
     joins: list[tuple[PlacedOp, list[str]]] = []
     for placed in placement.ops:
-        shares, keeps = placed.op.shares_scale and not placed.fused, placed.op.keeps_scale
+        shares, keeps = placed.shares_scale, placed.op.keeps_scale
         if not (shares or keeps) or any(name not in own for name in placed.variable):
+            continue
+        if keeps and all(is_chosen(name, placed, placement, own) for name in placed.node.writes):
             continue
         # Truth values are 0 and 1 at any scale: they have none to share.
         joined = [name for name in placed.variable if not stats[name].is_truth]
@@ -125,6 +127,18 @@ def meetings(
                 seconds[at_join(name, placed)] = Meeting(joint, False, name)
                 found[first] = Meeting(own[first], False, first)
     return found, seconds
+
+
+def is_chosen(
+    name: str, placed: PlacedOp, placement: Placement, scales: Mapping[str, float]
+) -> bool:
+    """Whether a tensor is features that the client chooses from others whose scale is too coarse for them.
+
+    They are encrypted as what they are: it is real values that are moved before encryption.
+    """
+    source = placed.variable[0] if placed.variable else ""
+    known = name in scales and source in scales and name in placement.before_encryption
+    return known and _finer(scales[name], scales[source])
 
 
 def _span(name: str, placed: PlacedOp, stats: Mapping[str, TensorStats]) -> float:

@@ -85,6 +85,9 @@ class QuantizedOp:
     # What the planner may do around this op.
     #: All encrypted inputs are to be quantized with one scale, and the result has it too.
     shares_scale: ClassVar[bool] = False
+    #: Of an op that shares a scale: the result consists of elements of the inputs. Where all of them are
+    #: computed before encryption, and no weights of their own take up its units, it is computed there too.
+    joins_elements: ClassVar[bool] = False
     #: Of an op that shares a scale: what an input is beyond the range of the result does not matter.
     saturates_inputs: ClassVar[bool] = False
     #: The result consists of elements of the input: it keeps the input's scale.

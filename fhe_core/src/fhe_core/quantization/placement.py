@@ -42,6 +42,7 @@ class PlacedOp:
         sources: the unique integer tensors that its inputs are computed from.
         float_only: it has no quantized class.
         late: it has one, and runs after decryption all the same.
+        early: it has one, and runs before encryption all the same: it joins what the client computes there.
         decrypted: it reads what is decrypted already.
         shapes: of its outputs in the float model, with the number of samples; empty before calibration.
     """
@@ -54,6 +55,7 @@ class PlacedOp:
     sources: frozenset[str]
     float_only: bool = False
     late: bool = False
+    early: bool = False
     decrypted: bool = False
     shapes: Mapping[str, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
 
@@ -61,7 +63,12 @@ class PlacedOp:
     def is_float(self) -> bool:
         """Whether it computes on real values, or moves them."""
         moves = self.op.keeps_scale and not self.op.shapes_outputs
-        return self.fused or self.float_only or self.late or moves
+        return self.fused or self.float_only or self.late or self.early or moves
+
+    @property
+    def shares_scale(self) -> bool:
+        """Whether its inputs meet at one scale, as integers."""
+        return self.op.shares_scale and not (self.fused or self.early)
 
     @property
     def origin(self) -> Origin:
@@ -136,6 +143,11 @@ class Placement:
     def clear(self) -> set[str]:
         """The inputs, and what is computed from them without integer arithmetic on the way."""
         return _clear(self.ops, self.graph)
+
+    @cached_property
+    def before_encryption(self) -> frozenset[str]:
+        """The inputs that are not encrypted as they are, and what the client computes from these alone."""
+        return frozenset(_before(self.ops, self.graph, self.direct_inputs))
 
     @property
     def encoded_by_ops(self) -> frozenset[str]:
@@ -231,6 +243,8 @@ def try_to_place(
         _leave_for_the_client(ops, graph, consumers, sources)
     errors += _float_only_errors(ops, graph)
     direct = _direct_inputs(graph, sources, client_side) - _encoded_by_ops(graph, consumers)
+    if client_side != "minimal":
+        _join_before_encryption(ops, graph, direct)
     placement = Placement(graph, tuple(ops), sources, direct, consumers, trained, public)
     return placement, errors
 
@@ -309,6 +323,14 @@ def _clear(ops: Iterable[PlacedOp], graph: Graph) -> set[str]:
     return clear
 
 
+def _before(ops: Iterable[PlacedOp], graph: Graph, direct: frozenset[str]) -> set[str]:
+    before = set(graph.input_names) - direct
+    for placed in ops:
+        if placed.is_float and not placed.late and before.issuperset(placed.variable):
+            before.update(placed.node.writes)
+    return before
+
+
 def _leave_for_the_client(
     ops: Sequence[PlacedOp],
     graph: Graph,
@@ -344,6 +366,30 @@ def _leave_for_the_client(
         placed.decrypted = reads_decrypted
         if placed.late or placed.float_only or (placed.is_float and reads_decrypted):
             decrypted.update(placed.node.writes)
+
+
+def _join_before_encryption(
+    ops: Sequence[PlacedOp],
+    graph: Graph,
+    direct: frozenset[str],
+) -> None:
+    """Ops that join what the client computes before encryption run there too, if integer arithmetic follows:
+    features in units of their own then need no scale together.
+
+    A product keeps them apart: each part has its scale there, which the weights take up.
+    """
+    leaving, weighed = set(graph.output_names), set[str]()
+    for placed in reversed(ops):
+        results = placed.node.writes
+        if placed.is_float and not leaving.isdisjoint(results):
+            leaving.update(placed.variable)
+        moves = placed.op.keeps_scale or placed.op.joins_elements
+        if placed.op.weight_channels() is not None or (moves and not weighed.isdisjoint(results)):
+            weighed.update(placed.variable)
+    stay = leaving | weighed
+    for placed in ops:
+        if placed.op.joins_elements and not placed.is_float and stay.isdisjoint(placed.node.writes):
+            placed.early = _before(ops, graph, direct).issuperset(placed.variable)
 
 
 def _has_no_weights(placed: PlacedOp) -> bool:

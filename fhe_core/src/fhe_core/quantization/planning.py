@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fhe_core.errors import PlanError
 from fhe_core.quantization.calibration import TensorStats
-from fhe_core.quantization.joins import meetings, on_whole_numbers, own_scale
+from fhe_core.quantization.joins import is_chosen, meetings, on_whole_numbers, own_scale
 from fhe_core.quantization.placement import Placement
 from fhe_core.quantization.plan import Plan, TensorPlan
 from fhe_core.quantization.plan_schema import SETTINGS, check_rounding
@@ -167,10 +167,9 @@ def initial_plan(
         source = placed.variable[0] if placed.variable else ""
         if placed.op.keeps_scale and source in plan.tensors:
             # The same elements: the same integers, whichever of the two is quantized.
-            kept = {
-                name: replace(plan.tensors[source]) for name in placed.node.writes if name in wanted
-            }
-            plan.tensors.update(kept)
+            for name in placed.node.writes:
+                if name in wanted and not is_chosen(name, placed, placement, own):
+                    plan.tensors[name] = replace(plan.tensors[source])
     return plan
 
 

@@ -10,6 +10,7 @@ from fhe_core.errors import PlanError
 from fhe_core.graph.budgets import byte_limit
 from fhe_core.memory import within_memory
 from fhe_core.progress import Progress, progress_of
+from fhe_core.quantization.agreement import disagreements
 from fhe_core.quantization.module import QuantizedModule
 from fhe_core.quantization.plan import Plan
 from fhe_core.quantization.plan_schema import check_p_error, plan_decides
@@ -96,7 +97,9 @@ def quantize(
             registry=registry,
             progress=progress_of(progress),
         )
-    return session.build(settings) if given is None else session.rebuild(given)
+        module = session.build(settings) if given is None else session.rebuild(given)
+        module.notices += disagreements(module)
+    return module
 
 
 def exactness(method: str) -> bool:

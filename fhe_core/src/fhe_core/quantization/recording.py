@@ -180,11 +180,12 @@ def run_op(placed: PlacedOp, values: Mapping[str, QuantizedArray]) -> dict[str, 
     """
     inputs = [values.get(at_join(name, placed), values[name]) for name in placed.variable]
     try:
-        if any(isinstance(array.values, Tensor) for array in inputs) and not placed.late:
+        encrypted = not (placed.late or placed.early)
+        if encrypted and any(isinstance(array.values, Tensor) for array in inputs):
             with on_client() if placed.decrypted else nullcontext():
                 result = placed.op(*inputs)
         else:
-            # After decryption; or computed from shapes alone, which are no secret: nothing to quantize.
+            # On the client; or computed from shapes alone, which are no secret: nothing to quantize.
             result = QuantizedOp.q_impl(placed.op, *inputs, **placed.op.attrs)
     except FheError as error:
         raise _at(error, placed) from error.__cause__

@@ -141,7 +141,7 @@ class _Trials:
         """What can be said where the shapes of the inputs are not known."""
         seen = [self._seen.get(name) for name in placed.variable]
         try:
-            if not (placed.late or placed.float_only):
+            if not (placed.late or placed.early or placed.float_only):
                 placed.op.require_constants(x is None or x.values is None for x in seen)
         except FheError as error:
             return error
@@ -206,7 +206,7 @@ def _key(placed: PlacedOp, inputs: Inputs) -> Hashable:
         frozenset((name, frozen(value)) for name, value in op.attrs.items()),
         node.opset,
         tuple(map(bool, node.outputs)),
-        (placed.fused, placed.late, placed.float_only, len(placed.sources)),
+        (placed.fused, placed.late, placed.early, placed.float_only, len(placed.sources)),
         tuple(
             variable.get(name) or _constant_key(op.constant_inputs.get(index))
             for index, name in enumerate(node.inputs)
@@ -279,7 +279,7 @@ def _shapes_in_float(
     """The shapes of an op's outputs as its float function has them, if that costs little to find."""
     sizes = [math.prod(n for n in a.shape if n != BATCH) for a in arrays.values()]
     sizes += [np.size(constant) for constant in placed.op.constant_inputs.values()]
-    if not placed.origin.computes or placed.late or sum(sizes) > _FEW:
+    if not placed.origin.computes or placed.late or placed.early or sum(sizes) > _FEW:
         return {}
     named = zip(placed.node.outputs, _float_results(placed, arrays), strict=False)
     return {

@@ -108,6 +108,7 @@ class QuantizedConcat(Moving):
 
     _impl_for_op_named = "Concat"
     shares_scale: ClassVar[bool] = True
+    joins_elements: ClassVar[bool] = True
 
     def q_impl(self, *q_inputs: QuantizedArray, **attrs: Any) -> Any:
         inputs = self._prepare_inputs_with_constants(
