@@ -46,15 +46,15 @@ def _far(found: Any, wanted: Any) -> str:
     """How far an output is from what it should be; nothing where it is near, or cannot be compared."""
     if not isinstance(found, np.ndarray) or not isinstance(wanted, np.ndarray):
         return ""
-    if found.shape != wanted.shape or not wanted.size:
+    if found.shape != wanted.shape or not wanted.size or not wanted.ndim:
         return ""
     if wanted.dtype.kind != "f":
         share = float(np.mean(found == wanted))
         return f"equals the float model's for {share:.0%} of the values" if share < _LEAST else ""
-    exact = np.float64(wanted)
+    exact = wanted.astype(np.float64)
     spread = np.square(exact - exact.mean(axis=0)).sum()
     # What never varies says nothing, nor does the rounding of floats.
     if not np.isfinite(exact).all() or spread <= 1e-12 * np.square(exact).sum():
         return ""
-    r2 = 1 - float(np.square(np.float64(found) - exact).sum() / spread)
+    r2 = 1 - float(np.square(found.astype(np.float64) - exact).sum() / spread)
     return f"is far from the float model's (R2 = {r2:.2g})" if not r2 >= _LEAST else ""

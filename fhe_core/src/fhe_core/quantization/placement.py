@@ -388,7 +388,9 @@ def _join_before_encryption(
             weighed.update(placed.variable)
     stay = leaving | weighed
     for placed in ops:
-        if placed.op.joins_elements and not placed.is_float and stay.isdisjoint(placed.node.writes):
+        # Constants may be as long as the batch of which the model was exported: the op knows what to do.
+        joins = placed.op.joins_elements and not placed.op.constant_inputs
+        if joins and not placed.is_float and stay.isdisjoint(placed.node.writes):
             placed.early = _before(ops, graph, direct).issuperset(placed.variable)
 
 
